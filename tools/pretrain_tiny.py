@@ -1,12 +1,14 @@
 """Pretrain the bundled base, `tunewright/tiny`, from a folder of plain text.
 
     python tools/pretrain_tiny.py --text FOLDER --exclude NAME --pairs tools/pretrain_pairs.jsonl \
-        --steps 2900 --out FOLDER
+        --steps 1000 --decay 0.001 --out build/tiny-1
+    python tools/pretrain_tiny.py ... --init build/tiny-1 --seed 2 --steps 900 --decay 1 --out FOLDER
 
 Three sources are mixed: the text itself; instruction/continuation pairs cut from the same text and
 wrapped in ChatML, so that the model answers an instruction; and plain question/answer rows (--pairs).
 Hidden matrices are trained with Muon, everything else with AdamW; the learning rate warms up, stays,
-and falls linearly to zero. The held-out figure is bits per byte on --heldout.
+and falls linearly to zero in the last --decay share of the steps. A run can be continued with --init,
+which takes over weights, tokenizer and the record of what came before. The held-out figure is bits per byte on --heldout.
 """
 
 import argparse
@@ -193,8 +195,10 @@ def faster_dtype(device: str) -> torch.dtype:
 
 
 def build(args: argparse.Namespace) -> Qwen3ForCausalLM:
-    """Return the untrained model."""
+    """Return the model to start from: random, or the one of --init."""
     torch.manual_seed(args.seed)
+    if args.init:
+        return Qwen3ForCausalLM.from_pretrained(args.init, dtype=torch.float32)
     config = Qwen3Config(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -211,7 +215,9 @@ def build(args: argparse.Namespace) -> Qwen3ForCausalLM:
     return Qwen3ForCausalLM(config)
 
 
-def train(model: Qwen3ForCausalLM, stream: Iterator[torch.Tensor], args: argparse.Namespace, check) -> None:
+def train(
+    model: Qwen3ForCausalLM, stream: Iterator[torch.Tensor], args: argparse.Namespace, check
+) -> None:
     """Train for args.steps steps and print a line every 50."""
     device = model.device.type
     dtype = faster_dtype(device)
@@ -243,16 +249,19 @@ def train(model: Qwen3ForCausalLM, stream: Iterator[torch.Tensor], args: argpars
         if step % 50 == 49 or step + 1 == args.steps:
             seen = (step + 1) * args.batch * args.length
             rate = seen / (time.perf_counter() - started)
-            print(f"step {step + 1} loss {statistics.fmean(recent):.3f} tokens/s {rate:.0f}", flush=True)
+            print(
+                f"step {step + 1} loss {statistics.fmean(recent):.3f} tokens/s {rate:.0f}",
+                flush=True,
+            )
             recent = []
         if step % 500 == 499:
             check(step + 1)
 
 
-def card(args: argparse.Namespace, facts: dict[str, object]) -> str:
+def card(facts: dict[str, object], runs: list[dict[str, object]]) -> str:
     """Return the model card."""
     rows = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
-    command = "python tools/pretrain_tiny.py " + " ".join(sys.argv[1:])
+    commands = "\n".join(str(run["command"]) for run in runs)
     return f"""---
 license: apache-2.0
 language: en
@@ -271,18 +280,25 @@ tests: it writes English sentences and answers an instruction, and it knows noth
 Made again by:
 
 ```
-{command}
+{commands}
 ```
 """
 
 
 def main() -> None:
     """Read the command line, train, measure and save."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--text", type=Path, required=True, help="folder of .txt files")
-    parser.add_argument("--exclude", nargs="*", default=[], help="file stems that are not trained on")
+    parser.add_argument(
+        "--exclude", nargs="*", default=[], help="file stems that are not trained on"
+    )
     parser.add_argument("--heldout", required=True, help="excluded file stem to measure on")
-    parser.add_argument("--pairs", type=Path, required=True, help="JSONL: instruction, input, output")
+    parser.add_argument(
+        "--pairs", type=Path, required=True, help="JSONL: instruction, input, output"
+    )
+    parser.add_argument("--init", type=Path, help="folder of an earlier run to continue")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch", type=int, default=12, help="rows a step")
@@ -290,19 +306,31 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=5)
     parser.add_argument("--intermediate", type=int, default=768)
     parser.add_argument("--lr", type=float, default=4e-3)
-    parser.add_argument("--decay", type=float, default=0.6, help="share of the steps in which lr falls")
+    parser.add_argument(
+        "--decay", type=float, default=0.6, help="share of the steps in which lr falls"
+    )
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     if args.heldout not in args.exclude:
         parser.error("--heldout must be one of --exclude")
 
-    books = [read_paragraphs(p) for p in sorted(args.text.glob("*.txt")) if p.stem not in args.exclude]
+    books = [
+        read_paragraphs(p) for p in sorted(args.text.glob("*.txt")) if p.stem not in args.exclude
+    ]
     rows = [json.loads(line) for line in args.pairs.read_text().splitlines()]
-    plain = [chat("\n\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in rows]
-    tokenizer = train_tokenizer(["\n\n".join(b) for b in books] + plain)
+    plain = [
+        chat("\n\n".join(filter(None, (r["instruction"], r["input"]))), r["output"]) for r in rows
+    ]
+    tokenizer = (
+        PreTrainedTokenizerFast.from_pretrained(args.init)
+        if args.init
+        else train_tokenizer(["\n\n".join(b) for b in books] + plain)
+    )
     heldout = "\n\n".join(read_paragraphs(args.text / f"{args.heldout}.txt"))
     heldout_ids = tokenizer.encode(heldout)
-    print(f"{len(books)} books, {len(heldout.encode()) / len(heldout_ids):.2f} held-out bytes a token")
+    print(
+        f"{len(books)} books, {len(heldout.encode()) / len(heldout_ids):.2f} held-out bytes a token"
+    )
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build(args).to(device)
@@ -311,7 +339,9 @@ def main() -> None:
     def save(step: int) -> None:
         part = heldout_ids[:6000]
         part_bytes = len(tokenizer.decode(part).encode())
-        print(f"step {step} held-out bits/byte (start) {bits_per_byte(model, part, part_bytes, args.length):.3f}")
+        print(
+            f"step {step} held-out bits/byte (start) {bits_per_byte(model, part, part_bytes, args.length):.3f}"
+        )
         tokenizer.save_pretrained(args.out)
         model.save_pretrained(args.out)
 
@@ -332,18 +362,28 @@ def main() -> None:
     )
     tokenizer.save_pretrained(args.out)
     model.save_pretrained(args.out)
+    earlier = json.loads((args.init / "pretraining.json").read_text()) if args.init else []
+    run = {
+        "command": "python tools/pretrain_tiny.py " + " ".join(sys.argv[1:]),
+        "steps": args.steps,
+        "tokens": args.steps * args.batch * args.length,
+        "minutes": round(minutes),
+        "device": f"{device}, {torch.get_num_threads()} threads, {platform.machine()}",
+    }
+    runs = [*earlier, run]
+    (args.out / "pretraining.json").write_text(json.dumps(runs, indent=1) + "\n")
     facts = {
         "architecture": f"Qwen3, {args.layers} layers, hidden 256, {model.num_parameters():,} parameters",
         "tokenizer": f"byte-level BPE, {VOCABULARY} entries, Qwen2's pre-tokenizer expression",
         "data": f"{len(books)} public-domain novels, {sum(len(p) for b in books for p in b):,} characters, "
         f"25 % of the windows as instruction/continuation pairs, 6 % as {len(plain)} plain rows",
         "held out": ", ".join(args.exclude),
-        "tokens": f"{args.steps * args.batch * args.length:,}",
-        "steps": args.steps,
-        "time": f"{minutes:.0f} minutes on {device} ({torch.get_num_threads()} threads, {platform.machine()})",
+        "tokens": f"{sum(r['tokens'] for r in runs):,}",
+        "steps": f"{sum(r['steps'] for r in runs):,} of {args.batch} x {args.length} tokens",
+        "time": f"{sum(r['minutes'] for r in runs)} minutes on {run['device']}, with other work beside it",
         f"bits per byte on {args.heldout}": f"{score:.3f} (bf16 weights, window {args.length}, stride {args.length // 2})",
     }
-    (args.out / "README.md").write_text(card(args, facts))
+    (args.out / "README.md").write_text(card(facts, runs))
     print(json.dumps(facts, indent=1))
 
 

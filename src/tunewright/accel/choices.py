@@ -1,0 +1,60 @@
+"""Choices that follow from facts. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WORTHWHILE_PADDING = 0.1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something decided automatically.
+
+    Attributes:
+        name: What was decided.
+        value: How.
+        reason: Why, in words.
+    """
+
+    name: str
+    value: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Measured speed of a matrix product in 1e9 floating point operations a second."""
+
+    float32: float
+    bfloat16: float
+
+
+def precision(wanted: str, device: str, speeds: Speeds) -> Choice:
+    """Return the dtype of the base's weights: what was asked for, or what is faster here."""
+    if wanted != "auto":
+        return Choice("dtype", wanted, "asked for in train.dtype")
+    figures = f"{speeds.bfloat16:.0f} against {speeds.float32:.0f} GFLOP/s on {device}"
+    if speeds.bfloat16 > speeds.float32 * 1.1:
+        return Choice("dtype", "bfloat16", f"bfloat16 is faster: {figures}")
+    return Choice("dtype", "float32", f"bfloat16 is not faster: {figures}")
+
+
+def batching(lengths: Sequence[int], batch_size: int) -> Choice:
+    """Return the order of rows: random, or grouped by length where padding would cost 10 % or more.
+
+    The padding share is that of batches in the given order.
+    """
+    padded = sum(
+        len(batch) * max(batch)
+        for batch in (lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size))
+    )
+    share = 1 - sum(lengths) / padded
+    if share >= WORTHWHILE_PADDING:
+        return Choice(
+            "train_sampling_strategy",
+            "group_by_length",
+            f"{share:.0%} of the tokens would be padding in random order",
+        )
+    return Choice(
+        "train_sampling_strategy", "random", f"only {share:.0%} of the tokens are padding"
+    )

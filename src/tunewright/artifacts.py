@@ -1,0 +1,226 @@
+"""What crosses the border between stages: a folder, and a manifest written last.
+
+If an artifact loads, its folder is complete: it is built aside, hashed, and renamed into place.
+"""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from filelock import FileLock, Timeout
+
+from tunewright.errors import Problem, TunewrightError, failure
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+Kind = Literal[
+    "dataset", "check", "plan", "adapter", "evaluation", "merged", "exported", "published", "report"
+]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished folder.
+
+    Attributes:
+        kind: Which stage made it.
+        path: The folder.
+        key: SHA-256 of what determined it: config sections and parents.
+        digest: SHA-256 of the manifest: changes whenever the artifact is made anew.
+        parents: Kind of each parent to its digest.
+        facts: What the stage has to say: settings, metrics, gates. JSON values.
+        files: Relative path of each file to its SHA-256.
+        created: ISO time, UTC.
+    """
+
+    kind: Kind
+    path: Path
+    key: str
+    digest: str
+    parents: Mapping[str, str]
+    facts: Mapping[str, Any]
+    files: Mapping[str, str]
+    created: str
+
+
+@dataclass
+class Draft:
+    """An artifact in the making.
+
+    Attributes:
+        path: Folder to write into.
+        facts: To be filled with JSON values; ends up in the manifest.
+    """
+
+    path: Path
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def make_key(kind: Kind, settings: object, parents: Mapping[str, str]) -> str:
+    """Return the SHA-256 of what determines an artifact. `settings` is a JSON value."""
+    text = json.dumps(
+        [FORMAT, version("tunewright"), kind, settings, dict(parents)],
+        sort_keys=True,
+        ensure_ascii=False,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def writing(
+    path: Path, kind: Kind, *, settings: object, parents: Mapping[str, Artifact]
+) -> Generator[Draft]:
+    """Give a draft folder that becomes the artifact at `path` when the block ends without an error.
+
+    Until then whatever stood at `path` stays. After an error or an interrupt nothing is left; what a
+    killed process left behind is removed by the next one that writes the same artifact.
+
+    Raises:
+        TunewrightError: E_RUN_LOCKED, another process is writing it. E_IO, the system refused.
+    """
+    digests = {name: parent.digest for name, parent in parents.items()}
+    draft: Draft | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f".{path.name}.lock", timeout=0):
+            for stale in path.parent.glob(f".tmp-{path.name}-*"):
+                shutil.rmtree(stale)
+            draft = Draft(path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}")
+            draft.path.mkdir()
+            yield draft
+            _finish(draft, path, kind, make_key(kind, settings, digests), digests)
+    except Timeout as error:
+        raise failure(
+            "E_RUN_LOCKED", f"Another process is writing '{path.name}'.", where=path
+        ) from error
+    except OSError as error:
+        raise failure(
+            "E_IO", f"{error.strerror or error}.", where=error.filename or path
+        ) from error
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft.path, ignore_errors=True)
+
+
+def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
+    """Return the artifact at `path`; with `verify`, after hashing every file.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING, nothing complete is there. E_ARTIFACT_INVALID, it is of
+            another kind, or files differ from the manifest (all of them named).
+    """
+    manifest = path / MANIFEST
+    try:
+        raw = manifest.read_bytes()
+        data = cast("dict[str, Any]", json.loads(raw))
+        artifact = Artifact(
+            kind=data["kind"],
+            path=path,
+            key=data["key"],
+            digest=hashlib.sha256(raw).hexdigest(),
+            parents=data["parents"],
+            facts=data["facts"],
+            files=data["files"],
+            created=data["created"],
+        )
+    except FileNotFoundError as error:
+        raise failure(
+            "E_ARTIFACT_MISSING",
+            f"There is no finished {kind} here.",
+            where=path,
+            fix=f"Make it: {_MAKERS[kind]}.",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise failure(
+            "E_ARTIFACT_INVALID", "The manifest cannot be read.", where=manifest
+        ) from error
+    if artifact.kind != kind:
+        raise failure(
+            "E_ARTIFACT_INVALID", f"This is a {artifact.kind}, not a {kind}.", where=manifest
+        )
+    if verify:
+        problems = verify_files(path, artifact.files)
+        if problems:
+            raise TunewrightError(problems)
+    return artifact
+
+
+def verify_files(
+    path: Path, files: Mapping[str, str], code: str = "E_ARTIFACT_INVALID"
+) -> list[Problem]:
+    """Return a problem for every file that is missing or whose SHA-256 differs."""
+    problems: list[Problem] = []
+    for name, digest in files.items():
+        file = path / name
+        if not file.is_file():
+            problems.append(Problem(code, "The file is missing.", str(file), "Make it again."))
+        elif sha256(file) != digest:
+            problems.append(
+                Problem(
+                    code, "The file has changed since it was made.", str(file), "Make it again."
+                )
+            )
+    return problems
+
+
+def sha256(file: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_MAKERS: Mapping[Kind, str] = {
+    "dataset": "tunewright prepare",
+    "check": "tunewright check",
+    "plan": "tunewright plan",
+    "adapter": "tunewright train",
+    "evaluation": "tunewright compare",
+    "merged": "tunewright merge",
+    "exported": "tunewright export",
+    "published": "tunewright publish",
+    "report": "tunewright report",
+}
+
+
+def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str, str]) -> None:
+    files = sorted(p for p in draft.path.rglob("*") if p.is_file())
+    for file in files:
+        fsync(file)
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "tunewright": version("tunewright"),
+        "key": key,
+        "parents": dict(parents),
+        "facts": draft.facts,
+        "files": {p.relative_to(draft.path).as_posix(): sha256(p) for p in files},
+    }
+    target = draft.path / MANIFEST
+    target.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    fsync(target)
+    fsync(draft.path)
+    old = path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}"
+    with suppress(FileNotFoundError):
+        path.rename(old)
+    draft.path.rename(path)
+    fsync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)

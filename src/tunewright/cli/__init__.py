@@ -1,0 +1,78 @@
+"""The command line: parses, calls, prints. Errors become a code, a place and a fix."""
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from tunewright.cli.commands import cli
+from tunewright.errors import CODES, Problem, TunewrightError
+
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+"""What keeps the libraries below from printing between our lines."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in args
+    args = [a for a in args if a != "--debug"]
+    if not debug:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        warnings.simplefilter("ignore")
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        cli.main(args=args, prog_name="tunewright", standalone_mode=False)
+    except TunewrightError as error:
+        _show(error.problems)
+        return error.exit_code
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = context.command_path if context else "tunewright"
+        _show([Problem("E_USAGE", error.format_message(), command, f"{command} --help")])
+        return CODES["E_USAGE"].exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(
+            "Interrupted; finished stages are kept. Run the same command to go on.", err=True
+        )
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        _show([_internal(error)])
+        return CODES["E_INTERNAL"].exit_code
+    return 0
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    """Unwind as for Ctrl-C, so that what is half written is removed, and end with 143."""
+    del frame
+    raise SystemExit(128 + signum)
+
+
+def _show(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"ERROR {problem.code}: {problem.message}", err=True)
+        click.echo(f"where: {problem.where}", err=True)
+        click.echo(f"fix: {problem.fix}", err=True)
+
+
+def _internal(error: Exception) -> Problem:
+    file = Path(tempfile.gettempdir()) / f"tunewright-{os.getpid()}.log"
+    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    reason = (str(error).strip().splitlines() or [""])[0]
+    message = f"{type(error).__name__}: {reason}"
+    return Problem("E_INTERNAL", message, str(file), CODES["E_INTERNAL"].fix)

@@ -1,0 +1,195 @@
+"""What the terminal shows: progress on stderr, results on stdout. The only user of rich."""
+
+import json
+import sys
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from tunewright.artifacts import Artifact
+from tunewright.config.schema import Config
+from tunewright.events import Listener
+from tunewright.pipeline import Outcome
+from tunewright.publish.store import Version
+
+
+@contextmanager
+def progress() -> Generator[Listener]:
+    """Give a listener: bars in a terminal, a line a stage otherwise."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<16}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]{task.fields[detail]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        listener = Bars(bars)
+        yield listener
+        listener.finish()
+
+
+class Lines:
+    """Listener for logs: what is said, and when a stretch begins."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Print a line."""
+        size = f" ({total} {unit})" if total else ""
+        self._console.print(
+            f"{time.strftime('%H:%M:%S')} {stage}{size}", highlight=False, markup=False
+        )
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Stay quiet: a log has no use for every step."""
+
+    def said(self, text: str) -> None:
+        """Print it."""
+        self._console.print(f"         {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+class Bars:
+    """Listener for a terminal: one bar a stretch."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Open a bar, the one before is done."""
+        self.finish()
+        self._task = self._bars.add_task(stage, total=total, unit=unit, detail="")
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, detail=detail[:48])
+
+    def said(self, text: str) -> None:
+        """Print above the bars."""
+        self._bars.console.print(f"  [dim]{escape(text)}", highlight=False)
+
+    def finish(self) -> None:
+        """Fill the current bar: early stopping and unknown totals end before it is full."""
+        if self._task is None:
+            return
+        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        total = task.completed or task.total or 1
+        self._bars.update(self._task, total=total, completed=total)
+        self._task = None
+
+
+def artifact(made: Artifact, *, as_json: bool) -> None:
+    """Print what a stage has made."""
+    if as_json:
+        facts({"path": str(made.path), "kind": made.kind, "facts": made.facts}, as_json=True)
+        return
+    console = Console()
+    if made.facts.get("gates"):
+        console.print(_gates([(made.kind, gate) for gate in made.facts["gates"]]))
+    for name in ("sentence", "advice"):
+        if made.facts.get(name):
+            console.print(str(made.facts[name]), markup=False, highlight=False)
+    console.print(f"{made.kind}: {made.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def facts(values: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print names and values."""
+    if as_json:
+        sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+        return
+    for name, value in values.items():
+        sys.stdout.write(f"{name.replace('_', ' ')}: {value}\n")
+
+
+def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
+    """Print what a run has proven, its verdict, and what to type next."""
+    if as_json:
+        rows = [
+            {
+                "stage": o.stage,
+                "skipped": o.skipped,
+                "seconds": round(o.seconds, 2),
+                "path": str(o.artifact.path),
+                "gates": o.artifact.facts.get("gates", []),
+            }
+            for o in done
+        ]
+        facts({"run": config.run_dir, "stages": rows}, as_json=True)
+        return
+    console = Console()
+    console.print(_gates([(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])]))
+    skipped = [o.stage for o in done if o.skipped]
+    if skipped:
+        console.print(f"Finished before, skipped: {', '.join(skipped)}.", highlight=False)
+    made = {o.artifact.kind: o.artifact for o in done}
+    if "evaluation" in made:
+        found = made["evaluation"].facts
+        console.print(f"\n{found['sentence']}\n{found['advice']}", markup=False, highlight=False)
+    if "report" in made:
+        console.print(
+            f"\nReport: {made['report'].path / 'report.html'}", highlight=False, soft_wrap=True
+        )
+    if "exported" in made:
+        console.print(f"Next:   tunewright chat {config.run_dir}", highlight=False, soft_wrap=True)
+
+
+def versions(found: Sequence[Version], *, as_json: bool) -> None:
+    """Print the versions of a store."""
+    if as_json:
+        facts({"versions": [vars(v) for v in found]}, as_json=True)
+        return
+    table = Table("agent", "adapter", "version", "verdict", "size", "base", box=None)
+    for v in found:
+        mark = " (current)" if v.current else ""
+        size = f"{v.size_bytes / 1e6:,.1f} MB"
+        table.add_row(v.agent, v.adapter, v.version + mark, v.verdict, size, v.base)
+    Console().print(table if found else "The store is empty.")
+
+
+def ask() -> str | None:
+    """Return the user's line, or None at the end."""
+    try:
+        line = Console(stderr=True).input("[bold]you> [/]").strip()
+    except EOFError:
+        return None
+    return line or None
+
+
+def say(piece: str) -> None:
+    """Show a piece of an answer at once."""
+    sys.stdout.write(piece)
+    sys.stdout.flush()
+
+
+def _gates(gates: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "stage", "proven", "value", "limit"):
+        table.add_column(column, overflow="fold")
+    for stage, gate in gates:
+        mark = "[green]✓[/]" if gate["passed"] else "[red]✗[/]"
+        cells = (escape(str(gate[key])) for key in ("gate", "value", "limit"))
+        table.add_row(mark, stage, *cells)
+    return table

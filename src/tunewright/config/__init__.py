@@ -1,0 +1,1 @@
+"""Options: what they are (schema.py) and how they are read (load.py)."""

@@ -1,0 +1,23 @@
+"""Which parts of the config determine which stage: change one of them and the stage is done again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tunewright.config.schema import Config
+
+DETERMINED_BY: Mapping[str, tuple[str, ...]] = {
+    "dataset": ("seed", "model", "prepare"),
+    "check": ("model", "prepare", "check", "train"),
+    "plan": ("model", "train", "export"),
+    "adapter": ("seed", "model", "train"),
+    "evaluation": ("seed", "model", "train", "compare"),
+    "merged": ("model", "merge"),
+    "exported": ("name", "model", "train", "export"),
+    "published": ("name", "publish"),
+    "report": ("name", "compare"),
+}
+
+
+def settings_of(config: Config, kind: str) -> dict[str, Any]:
+    """Return the part of the config that determines an artifact of this kind, as a JSON value."""
+    return config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))

@@ -1,0 +1,173 @@
+"""Every failure a user can cause: its code, exit code, meaning and way out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an error code stands for.
+
+    Attributes:
+        exit_code: Exit code of the process.
+        meaning: What has happened, in one sentence.
+        fix: What usually helps, in one sentence.
+    """
+
+    exit_code: int
+    meaning: str
+    fix: str
+
+
+CODES: Mapping[str, Code] = {
+    "E_GATE_VERDICT": Code(
+        1,
+        "The comparison found the tuned model overfitted or degraded, so it is not published.",
+        "Read the report, train again with the advice it gives, or publish with `--force`.",
+    ),
+    "E_GATE_MERGE": Code(
+        1,
+        "The merged model does not compute what the base with its adapter computes.",
+        "Merge again; if it fails again, the base is not the one the adapter was trained on.",
+    ),
+    "E_GATE_EXPORT": Code(
+        1,
+        "The GGUF file does not tokenise or compute as the merged model does.",
+        "Look at the figures; a larger quantisation type passes where a smaller one fails.",
+    ),
+    "E_USAGE": Code(2, "The command line is not understood.", "Type the command with `--help`."),
+    "E_CONFIG_FILE": Code(
+        2, "The config file is missing or is not YAML.", "Correct the named line, or the path."
+    ),
+    "E_CONFIG_KEY": Code(
+        2,
+        "The config has a key that Tunewright does not know.",
+        "Use the suggested key, or delete it.",
+    ),
+    "E_CONFIG_VALUE": Code(
+        2,
+        "A config value has the wrong type or is out of range.",
+        "Give a value as the message says.",
+    ),
+    "E_NAME": Code(
+        2,
+        "A name cannot be used as a file or version name.",
+        "Use letters, digits, dot, hyphen and underscore; start with a letter or digit.",
+    ),
+    "E_NOT_FOUND": Code(2, "A file or folder that was named is not there.", "Check the path."),
+    "E_DATA_ROW": Code(
+        3, "A row of the data cannot be read or used.", "Correct the named line, or remove it."
+    ),
+    "E_DATA_EMPTY": Code(
+        3, "There is too little text to make a dataset of.", "Add text, or ask for shorter chunks."
+    ),
+    "E_LEAK": Code(
+        3,
+        "The same or nearly the same text is on both sides of the split.",
+        "Run `tunewright prepare` again: it keeps near copies on one side.",
+    ),
+    "E_NOTHING_TO_LEARN": Code(
+        3,
+        "After cutting rows to the length limit no token is left to learn from.",
+        "Raise `train.max_length`, or make the prompts shorter.",
+    ),
+    "E_EOS_NOT_LEARNED": Code(
+        3,
+        "The end-of-sequence token is missing from the trained tokens.",
+        "Raise `train.max_length` so that no answer is cut, or correct the chat template.",
+    ),
+    "E_ARTIFACT_MISSING": Code(
+        4, "A stage's output that is needed is not there.", "Run the named stage first."
+    ),
+    "E_ARTIFACT_INVALID": Code(
+        4,
+        "A file differs from its manifest, or is not what it should be.",
+        "Make the artifact again.",
+    ),
+    "E_DIGEST_MISMATCH": Code(
+        4, "A file in the store is not the one that was published.", "Publish again, or roll back."
+    ),
+    "E_MODEL": Code(
+        4,
+        "The folder is not a model that can be loaded here.",
+        "Name a folder with config.json, tokenizer.json and *.safetensors, or a Hub id.",
+    ),
+    "E_DISK_SPACE": Code(
+        5, "There is not enough disk space for the output.", "Free space, or change `output_dir`."
+    ),
+    "E_IO": Code(
+        5, "The operating system refused to read or write a file.", "Check permissions and space."
+    ),
+    "E_PORT": Code(5, "The address cannot be bound.", "Choose another with `--port`."),
+    "E_RUN_LOCKED": Code(
+        6, "Another process is writing the same output.", "Wait for it, or change `output_dir`."
+    ),
+    "E_VERSION_EXISTS": Code(
+        6, "The store already has this version.", "Leave the version out, or name another."
+    ),
+    "E_HUB": Code(
+        8,
+        "The model could not be fetched from the Hub.",
+        "Check the name, the network and HF_TOKEN.",
+    ),
+    "E_UNSAFE_FORMAT": Code(
+        9,
+        "The file is of a kind that can run code when loaded.",
+        "Convert the weights to safetensors.",
+    ),
+    "E_TEMPLATE": Code(
+        9,
+        "The chat template asks for something that is not allowed, or cannot be rendered.",
+        "Correct the template in the model's folder.",
+    ),
+    "E_DIVERGED": Code(
+        10,
+        "The training loss exploded, or is no number any more.",
+        "Lower `train.learning_rate`, or look at the named rows.",
+    ),
+    "E_INTERNAL": Code(
+        70, "This is a fault in Tunewright.", "Run again with `--debug` and report the output."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: what, where and what next.
+
+    Attributes:
+        code: A key of CODES.
+        message: One sentence.
+        where: `file:line`, a path, or a key.
+        fix: What to do, a command where there is one.
+    """
+
+    code: str
+    message: str
+    where: str
+    fix: str
+
+
+class TunewrightError(Exception):
+    """One or more problems that a user can solve.
+
+    Attributes:
+        problems: All that was found, at least one.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(f"{p.code}: {p.message} ({p.where})" for p in self.problems))
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of the first problem."""
+        return CODES[self.problems[0].code].exit_code
+
+
+def failure(code: str, message: str, *, where: object, fix: str | None = None) -> TunewrightError:
+    """Return an error with one problem, to be raised; `fix` defaults to the code's own.
+
+    Source: the form is RELIABILITY.md's contract (code, where, fix).
+    """
+    return TunewrightError([Problem(code, message, str(where), fix or CODES[code].fix)])

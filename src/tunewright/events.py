@@ -1,0 +1,35 @@
+"""How a stage tells what it is doing, without printing."""
+
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """Receives a stage's progress. Every method returns at once and never raises."""
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """A stretch of work begins: `total` units of `unit`, or None if not known."""
+        ...
+
+    def advanced(self, done: int, detail: str) -> None:
+        """`done` units of the current stretch are finished."""
+        ...
+
+    def said(self, text: str) -> None:
+        """A fact worth a line."""
+        ...
+
+
+class Silent:
+    """The listener of those who want none."""
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Ignore it."""
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Ignore it."""
+
+    def said(self, text: str) -> None:
+        """Ignore it."""
+
+
+SILENT: Listener = Silent()

@@ -1,0 +1,186 @@
+"""Proof that a GGUF file tokenises, renders and computes as the merged model does."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from tunewright.errors import TunewrightError
+from tunewright.models._llama import post
+from tunewright.models._load import load_model, vocabulary_of
+from tunewright.models.chat import Message, encode, render
+
+FULL_VOCABULARY = 8192
+"""Tokens: up to this size the whole distribution is compared, above it the TOP and a rest."""
+TOP = 200
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a held-out row.
+
+    Attributes:
+        prefix: Token ids up to it.
+        log_p: The merged model's log-probability of each next token.
+    """
+
+    prefix: list[int]
+    log_p: np.ndarray
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far the GGUF's next-token distributions are from the merged model's.
+
+    Attributes:
+        mean_kl: Nats.
+        max_kl: Nats.
+        top1_agreement: Share of positions with the same most likely token.
+        positions: Number of positions.
+    """
+
+    mean_kl: float
+    max_kl: float
+    top1_agreement: float
+    positions: int
+
+
+def hard_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """Return the bundled texts on which tokenizers differ, and the tokenizer's own added tokens."""
+    source = resources.files("tunewright.export") / "hard_texts.json"
+    texts: list[str] = json.loads(source.read_text(encoding="utf-8"))
+    added = [t.content for t in tokenizer.added_tokens_decoder.values()][:64]
+    return texts + [f"a {token} b{token}{token}c" for token in added]
+
+
+def positions_of(
+    model: Path, rows: Sequence[Sequence[int]], *, count: int, max_prefix: int
+) -> list[Position]:
+    """Return `count` positions spread over the rows, with the model's answer in float32."""
+    network = load_model(model, "float32")
+    positions: list[Position] = []
+    for row in rows:
+        longest = min(len(row), max_prefix)
+        each = min(math.ceil(count / len(rows)), longest)
+        ends = sorted({1 + round(i * (longest - 1) / max(each - 1, 1)) for i in range(each)})
+        with torch.inference_mode():
+            logits_TV = network(torch.tensor([list(row[:longest])])).logits[0]
+        picked_PV = logits_TV[[end - 1 for end in ends]].double().log_softmax(-1).numpy()
+        positions += [
+            Position(list(row[:end]), log_p) for end, log_p in zip(ends, picked_PV, strict=True)
+        ]
+    return positions
+
+
+def divergence(
+    url: str, positions: Sequence[Position], advanced: Callable[[int], None]
+) -> Divergence:
+    """Return how far the endpoint's next-token distributions are from the given ones."""
+    # llama.cpp shows the distribution, which is the one before any bias, only along with a token
+    # that neither ends the answer nor is half a character: an "a" is sampled always.
+    shown = _tokens(url, "a", parse_special=False)[0]
+    kls: list[float] = []
+    agreed = 0
+    for position in positions:
+        vocabulary = len(position.log_p)
+        answer = post(
+            url,
+            "/completion",
+            {
+                "prompt": position.prefix,
+                "n_predict": 1,
+                "n_probs": vocabulary if vocabulary <= FULL_VOCABULARY else TOP,
+                "temperature": 0,
+                "logit_bias": [[shown, 1e4]],
+            },
+        )
+        top = answer["completion_probabilities"][0]["top_logprobs"]
+        ids = np.array([entry["id"] for entry in top])
+        log_q = np.array([entry["logprob"] for entry in top], np.float64)
+        with np.errstate(invalid="ignore"):
+            kls.append(kl(position.log_p, ids, log_q))
+        agreed += int(ids[log_q.argmax()] == position.log_p.argmax())
+        advanced(len(kls))
+    return Divergence(
+        mean_kl=float(np.mean(kls)),
+        max_kl=float(np.max(kls)),
+        top1_agreement=agreed / len(kls),
+        positions=len(kls),
+    )
+
+
+def kl(log_p: np.ndarray, ids: np.ndarray, log_q: np.ndarray) -> float:
+    """Return KL(p || q) in nats, where q is known for some ids and the others are one outcome.
+
+    One outcome for the rest makes it a lower bound. Source: data processing inequality, Cover and
+    Thomas, Elements of Information Theory, 2.8.
+    """
+    log_p_known = log_p[ids]
+    p = np.exp(log_p_known)
+    if len(ids) == len(log_p):
+        # llama.cpp sums in float32, so that its probabilities miss 1 by about 1e-5.
+        log_q = log_q - np.logaddexp.reduce(log_q)
+        return float(np.sum(p * (log_p_known - log_q)))
+    rest_p = max(1.0 - float(p.sum()), 1e-9)
+    rest_q = max(1.0 - float(np.exp(log_q).sum()), 1e-9)
+    return float(np.sum(p * (log_p_known - log_q))) + rest_p * math.log(rest_p / rest_q)
+
+
+def token_differences(
+    url: str, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> list[str]:
+    """Return the texts which the endpoint tokenises otherwise, special tokens being text.
+
+    llama.cpp leaves Unicode normalisation to its caller, so it gets the normalised text.
+    """
+    return [
+        text
+        for text in texts
+        if _tokens(url, _normalised(tokenizer, text), parse_special=False)
+        != tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ]
+
+
+def chat_differences(
+    url: str, tokenizer: PreTrainedTokenizerFast, chats: Sequence[Sequence[Message]]
+) -> list[str]:
+    """Return the chats that the endpoint renders or tokenises otherwise than training does.
+
+    A chat that quotes a special token is left out: llama.cpp cannot tell it from a real one.
+    A chat which the template refuses is left out, too.
+    """
+    vocabulary = vocabulary_of(tokenizer)
+    differing: list[str] = []
+    for chat in chats:
+        if any(token in m["content"] for token in vocabulary.special for m in chat):
+            continue
+        prompt = list(chat[:-1] if chat[-1]["role"] == "assistant" else chat)
+        try:
+            text = render(chat, vocabulary)
+            question = render(prompt, vocabulary, add_generation_prompt=True)
+            expected = encode(chat, vocabulary).input_ids
+        except TunewrightError:
+            continue
+        served = post(url, "/apply-template", {"messages": prompt})["prompt"]
+        bos = vocabulary.bos_token
+        if served.removeprefix(bos) != question.removeprefix(bos):
+            differing.append(question)
+        elif _tokens(url, _normalised(tokenizer, text), parse_special=True) != expected:
+            differing.append(text)
+    return differing
+
+
+def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:
+    body = {"content": text, "add_special": False, "parse_special": parse_special}
+    return post(url, "/tokenize", body)["tokens"]
+
+
+def _normalised(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return text if normalizer is None else normalizer.normalize_str(text)

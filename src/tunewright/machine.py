@@ -1,0 +1,49 @@
+"""Facts about this machine."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunewright.errors import failure
+
+
+@dataclass(frozen=True)
+class Space:
+    """Free disk space.
+
+    Attributes:
+        path: The existing folder that was asked.
+        free_bytes: Bytes that can still be written.
+    """
+
+    path: Path
+    free_bytes: int
+
+
+def disk_space(path: Path) -> Space:
+    """Return the free space at `path`, or at its nearest parent that exists."""
+    probe = path.absolute()
+    while not probe.exists():
+        probe = probe.parent
+    return Space(probe, shutil.disk_usage(probe).free)
+
+
+def require_space(path: Path, need_bytes: int) -> None:
+    """Refuse to start what cannot be written.
+
+    Raises:
+        TunewrightError: E_DISK_SPACE with what is needed and what is there.
+    """
+    space = disk_space(path)
+    if space.free_bytes < need_bytes:
+        raise failure(
+            "E_DISK_SPACE",
+            f"{need_bytes / 1e6:,.0f} MB are needed and {space.free_bytes / 1e6:,.0f} MB are free.",
+            where=space.path,
+        )
+
+
+def cpu_count() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,132 @@
+"""llama.cpp in this process: a GGUF file behind a local HTTP endpoint."""
+
+import errno
+import http.client
+import json
+import os
+import socket
+from collections.abc import Generator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import xllamacpp
+
+from tunewright.errors import failure
+from tunewright.machine import cpu_count
+
+
+class EndpointError(Exception):
+    """The endpoint refused a request; the text says why."""
+
+
+_BYTES_PER_THREAD = 64 * 2**20
+"""Weights that keep a thread busy: with less, threads wait for each other at every layer."""
+
+
+@contextmanager
+def endpoint(
+    gguf: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ctx: int = 2048,
+    *,
+    temperature: float = 0.8,
+    top_p: float = 0.95,
+) -> Generator[str]:
+    """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
+
+    Pages of other origins cannot read the answers, and nothing but inference is switched on.
+
+    Args:
+        gguf: The file.
+        host: Address to bind.
+        port: Port to bind; 0: any free one.
+        ctx: Tokens of context.
+        temperature: For requests that name none.
+        top_p: For requests that name none.
+
+    Raises:
+        TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
+            no such file. E_ARTIFACT_INVALID, llama.cpp cannot load it.
+    """
+    if not gguf.is_file():
+        raise failure("E_NOT_FOUND", "There is no such GGUF file.", where=gguf)
+    _require_bindable(host, port)
+    params = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue] - no stubs
+    params.model.path = str(gguf)
+    params.model_alias = {gguf.stem}
+    params.hostnames = [host]
+    params.port = port
+    params.n_ctx = ctx
+    params.sampling.temp = temperature
+    params.sampling.top_p = top_p
+    params.verbosity = -1
+    params.warmup = False
+    params.ui = False
+    params.endpoint_slots = False
+    params.cors_origins = ""
+    params.cors_credentials = False
+    threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
+    params.cpuparams.n_threads = threads
+    params.cpuparams_batch.n_threads = threads
+    try:
+        server = xllamacpp.Server(params)  # pyright: ignore[reportAttributeAccessIssue] - no stubs
+    except RuntimeError as error:
+        raise failure(
+            "E_ARTIFACT_INVALID", "llama.cpp cannot load the GGUF file.", where=gguf
+        ) from error
+    try:
+        yield str(server.listening_address)
+    finally:
+        del server
+
+
+def post(url: str, path: str, body: Mapping[str, Any]) -> Any:
+    """Return the JSON answer of an endpoint; past any proxy that the environment names.
+
+    Raises:
+        EndpointError: The endpoint refused.
+    """
+    with requested(url, path, body) as response:
+        return json.loads(response.read())
+
+
+@contextmanager
+def requested(url: str, path: str, body: Mapping[str, Any]) -> Generator[http.client.HTTPResponse]:
+    """Give the open answer to a POST, so that it can be read while it is made.
+
+    Raises:
+        EndpointError: The endpoint refused.
+    """
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(str(parts.hostname), parts.port)
+    with closing(connection):
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise EndpointError(_reason(response.read(2000)))
+        yield response
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return str(json.loads(body)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace").strip()
+
+
+def _require_bindable(host: str, port: int) -> None:
+    """Try the address first: llama.cpp waits for ever for one that is not this machine's."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            if os.name == "posix":
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"fails: {error.strerror}"
+        raise failure("E_PORT", f"The address {reason}.", where=f"{host}:{port}") from error

@@ -1,0 +1,266 @@
+"""Rows -> messages -> text -> token ids and loss mask. Pure: the tokenizer is a function that is passed in.
+
+A stretch between two special tokens of the template is tokenised as plain text, so that a special token
+which a user typed stays text. Trained are an assistant's content and the special token that ends it.
+"""
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypedDict, cast
+
+import jinja2
+from jinja2.ext import Extension
+from jinja2.nodes import CallBlock, Node
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from tunewright.errors import failure
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Tokenize = Callable[[str], Sequence[tuple[int, int, int]]]
+"""Text without special tokens -> (token id, first character, end character) of every token."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What tokenising needs to know of a tokenizer.
+
+    Attributes:
+        template: Chat template, Jinja.
+        tokenize: Plain text to ids with character offsets; special tokens in it stay text.
+        special: Text of each special token to its id.
+        bos_token: Available in the template by this name.
+        eos_token: Likewise.
+    """
+
+    template: str
+    tokenize: Tokenize
+    special: Mapping[str, int]
+    bos_token: str
+    eos_token: str
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A conversation as tokens.
+
+    Attributes:
+        input_ids: Token ids.
+        mask: 1 where the token is trained on, 0 elsewhere; as long as input_ids.
+    """
+
+    input_ids: list[int]
+    mask: list[int]
+
+
+def messages_of(row: Mapping[str, Any]) -> list[Message]:
+    """Return a row's conversation; forms: messages, instruction(+input)+output, prompt+completion/response.
+
+    Raises:
+        ValueError: The row has none of these forms, or a field is not usable: says which.
+    """
+    if "messages" in row:
+        return _conversation(row["messages"])
+    if "instruction" in row:
+        parts = (_text(row, "instruction"), _text(row, "input", required=False))
+        return [
+            Message(role="user", content="\n\n".join(p for p in parts if p)),
+            Message(role="assistant", content=_text(row, "output")),
+        ]
+    if "prompt" in row:
+        answer = "completion" if "completion" in row else "response"
+        return [
+            Message(role="user", content=_text(row, "prompt")),
+            Message(role="assistant", content=_text(row, answer)),
+        ]
+    raise ValueError(
+        "no known form: expected 'messages', 'instruction' and 'output', or 'prompt' and 'completion'"
+    )
+
+
+def render(
+    messages: Sequence[Message], vocabulary: Vocabulary, *, add_generation_prompt: bool = False
+) -> str:
+    """Return the conversation as the template writes it.
+
+    Raises:
+        TunewrightError: E_TEMPLATE, the template is not valid or does something forbidden.
+    """
+    try:
+        return (
+            _environment()
+            .from_string(vocabulary.template)
+            .render(
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                bos_token=vocabulary.bos_token,
+                eos_token=vocabulary.eos_token,
+            )
+        )
+    except (jinja2.TemplateError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise failure(
+            "E_TEMPLATE", f"The chat template fails: {error}.", where="chat_template"
+        ) from error
+
+
+def encode(
+    messages: Sequence[Message], vocabulary: Vocabulary, *, add_generation_prompt: bool = False
+) -> Encoded:
+    """Return the conversation's token ids and loss mask.
+
+    Raises:
+        TunewrightError: E_TEMPLATE, the template fails, or leaves out or rewrites what it was given.
+    """
+    pieces = _pieces(messages, vocabulary, add_generation_prompt=add_generation_prompt)
+    encoded = Encoded([], [])
+    stretch: list[tuple[str, bool]] = []
+    for text, is_content, trained in pieces:
+        if is_content:
+            stretch.append((text, trained))
+            continue
+        for part in _split_special(text, vocabulary.special):
+            if part not in vocabulary.special:
+                stretch.append((part, False))
+                continue
+            ends_answer = bool(stretch) and stretch[-1][1]
+            _flush(stretch, vocabulary, encoded)
+            encoded.input_ids.append(vocabulary.special[part])
+            encoded.mask.append(int(ends_answer))
+    _flush(stretch, vocabulary, encoded)
+    return encoded
+
+
+def _flush(stretch: list[tuple[str, bool]], vocabulary: Vocabulary, encoded: Encoded) -> None:
+    """Tokenise a stretch as one text and mark the tokens that hold a part of an answer.
+
+    A token that begins before the answer, such as a space joined to its first word, is generated by the
+    model and so is learned too.
+    """
+    text = "".join(part for part, _ in stretch)
+    spans, at = [], 0
+    for part, trained in stretch:
+        if trained:
+            spans.append((at, at + len(part)))
+        at += len(part)
+    for token, start, end in vocabulary.tokenize(text) if text else ():
+        encoded.input_ids.append(token)
+        encoded.mask.append(int(any(start < last and end > first for first, last in spans)))
+    stretch.clear()
+
+
+def _pieces(
+    messages: Sequence[Message], vocabulary: Vocabulary, *, add_generation_prompt: bool
+) -> list[tuple[str, bool, bool]]:
+    """Return (text, is content, is trained): the rendered text cut where contents begin and end."""
+    nonce = secrets.token_hex(8)
+    marks = [f"content{nonce}n{index}e" for index in range(len(messages))]
+    marked = [
+        Message(role=m["role"], content=mark) for m, mark in zip(messages, marks, strict=True)
+    ]
+    text = render(marked, vocabulary, add_generation_prompt=add_generation_prompt)
+    contents = [m["content"] for m in messages]
+    plain = text
+    for mark, content in zip(marks, contents, strict=True):
+        plain = plain.replace(mark, content)
+    rendered = render(messages, vocabulary, add_generation_prompt=add_generation_prompt)
+    if plain != rendered:
+        stripped = [Message(role=m["role"], content=m["content"].strip()) for m in messages]
+        if stripped != list(messages):
+            return _pieces(stripped, vocabulary, add_generation_prompt=add_generation_prompt)
+        raise failure(
+            "E_TEMPLATE", "The chat template rewrites the text of a message.", where="chat_template"
+        )
+    pieces: list[tuple[str, bool, bool]] = []
+    for part in re.split(f"(content{nonce}n[0-9]+e)", text):
+        if part in marks:
+            index = marks.index(part)
+            pieces.append((contents[index], True, messages[index]["role"] == "assistant"))
+        else:
+            pieces.append((part, False, False))
+    return pieces
+
+
+def _split_special(text: str, special: Mapping[str, int]) -> list[str]:
+    if not special:
+        return [text] if text else []
+    pattern = "|".join(re.escape(s) for s in sorted(special, key=len, reverse=True))
+    return [part for part in re.split(f"({pattern})", text) if part]
+
+
+def _conversation(value: object) -> list[Message]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("'messages' is not a list of turns")
+    turns = [
+        _turn(turn, f"messages[{index}]") for index, turn in enumerate(cast("list[object]", value))
+    ]
+    roles = [turn["role"] for turn in turns]
+    expected = [("user", "assistant")[n % 2] for n in range(len(roles))]
+    if "system" in roles[1:]:
+        raise ValueError("'system' is only allowed as the first role")
+    if roles[0] == "system":
+        roles = roles[1:]
+        expected = expected[: len(roles)]
+    if roles != expected:
+        raise ValueError(f"roles do not alternate user, assistant: {', '.join(roles)}")
+    if not roles or roles[-1] != "assistant":
+        raise ValueError("the last turn is not the assistant's")
+    return turns
+
+
+def _turn(value: object, where: str) -> Message:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is not an object")
+    turn = cast("dict[str, object]", value)
+    role = turn.get("role")
+    if role not in ("system", "user", "assistant"):
+        raise ValueError(f"{where}: unknown role {role!r}")
+    return Message(role=str(role), content=_text(turn, "content", where=f"{where}."))
+
+
+def _text(row: Mapping[str, Any], key: str, *, required: bool = True, where: str = "") -> str:
+    value = row.get(key, "" if not required else None)
+    if value is None and not required:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"'{where}{key}' is {'missing' if key not in row else 'not text'}")
+    if required and not value.strip():
+        raise ValueError(f"'{where}{key}' is empty")
+    return value
+
+
+class _Generation(Extension):
+    """Accepts `{% generation %}` markers, which some templates carry, and passes their content on."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
+
+    def _pass(self, caller: Callable[[], str]) -> str:
+        return caller()
+
+
+def _environment() -> jinja2.Environment:
+    """Return the sandbox that Transformers renders templates in, with the same globals."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)

@@ -1,0 +1,227 @@
+"""The only file where two stages meet."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact, make_key
+from tunewright.config.inputs import settings_of
+from tunewright.config.load import PRESET, dump_config, load_config
+from tunewright.config.schema import Config
+from tunewright.data import check, input_digests, prepare
+from tunewright.errors import TunewrightError, failure
+from tunewright.evaluate import compare
+from tunewright.events import SILENT, Listener
+from tunewright.export import export
+from tunewright.merge import merge
+from tunewright.publish import publish
+from tunewright.report import report
+from tunewright.train import plan, train
+
+Stage = Literal[
+    "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+CONFIG_FILE = "config.yaml"
+
+Artifacts = Mapping[Kind, Artifact]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage: what it makes, of what, and how.
+
+    Attributes:
+        kind: What it makes; also the name of its folder.
+        parents: Artifacts it reads.
+        make: Calls the stage.
+    """
+
+    kind: Kind
+    parents: tuple[Kind, ...]
+    make: Callable[[Config, Artifacts, Listener], Artifact]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage in a run.
+
+    Attributes:
+        stage: Its name.
+        artifact: What it made.
+        skipped: It was finished before.
+        seconds: Time it took.
+    """
+
+    stage: Stage
+    artifact: Artifact
+    skipped: bool
+    seconds: float
+
+
+STEPS: Mapping[Stage, Step] = {
+    "prepare": Step("dataset", (), lambda c, a, s: prepare(c, listener=s)),
+    "check": Step("check", ("dataset",), lambda c, a, s: check(c, a["dataset"], listener=s)),
+    "plan": Step("plan", ("dataset",), lambda c, a, s: plan(c, a["dataset"], listener=s)),
+    "train": Step("adapter", ("dataset",), lambda c, a, s: train(c, a["dataset"], listener=s)),
+    "compare": Step(
+        "evaluation",
+        ("dataset", "adapter"),
+        lambda c, a, s: compare(c, a["dataset"], a["adapter"], listener=s),
+    ),
+    "merge": Step(
+        "merged",
+        ("adapter", "dataset"),
+        lambda c, a, s: merge(c, a["adapter"], a["dataset"], listener=s),
+    ),
+    "export": Step(
+        "exported",
+        ("merged", "dataset"),
+        lambda c, a, s: export(c, a["merged"], a["dataset"], listener=s),
+    ),
+    "publish": Step(
+        "published",
+        ("adapter", "evaluation", "exported"),
+        lambda c, a, s: publish(c, a["adapter"], a["evaluation"], a["exported"], listener=s),
+    ),
+    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s)),
+}
+
+
+def run(
+    config: Config, *, until: Stage | None = None, listener: Listener = SILENT
+) -> list[Outcome]:
+    """Return the outcome of every stage up to `until`; finished stages are skipped.
+
+    A stage is finished if its folder is complete and was made from the same options and the same parents.
+    Once one is done again, so are all after it. The report is made even if publishing is refused.
+
+    Raises:
+        TunewrightError: As the stages do.
+    """
+    _remember(config)
+    outcomes: list[Outcome] = []
+    found: dict[Kind, Artifact] = {}
+    refused: TunewrightError | None = None
+    again = False
+    for stage in STAGES[: STAGES.index(until) + 1] if until else STAGES:
+        step = STEPS[stage]
+        started = time.monotonic()
+        artifact = None if again else _finished(config, step, found)
+        again = artifact is None
+        if artifact is None:
+            try:
+                artifact = step.make(config, found, listener)
+            except TunewrightError as error:
+                if stage != "publish":
+                    raise
+                refused = error
+                continue
+        found[step.kind] = artifact
+        skipped = not again
+        outcomes.append(Outcome(stage, artifact, skipped, time.monotonic() - started))
+    if refused:
+        raise refused
+    return outcomes
+
+
+def run_stage(
+    config: Config, stage: Stage, *, force: bool = False, listener: Listener = SILENT
+) -> Artifact:
+    """Return what one stage makes of the artifacts that are there; `force` is publishing's.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING names the command that makes what is missing.
+    """
+    step = STEPS[stage]
+    found: Artifacts = (
+        present(config)
+        if stage == "report"
+        else {kind: load_artifact(Path(config.run_dir) / kind, kind) for kind in step.parents}
+    )
+    _remember(config)
+    if stage == "publish":
+        return publish(
+            config,
+            found["adapter"],
+            found["evaluation"],
+            found["exported"],
+            force=force,
+            listener=listener,
+        )
+    return step.make(config, found, listener)
+
+
+def present(config: Config) -> dict[Kind, Artifact]:
+    """Return the artifacts of a run that are complete, in the order of the stages."""
+    found: dict[Kind, Artifact] = {}
+    for step in STEPS.values():
+        path = Path(config.run_dir) / step.kind
+        if (path / MANIFEST).is_file() and step.kind != "report":
+            found[step.kind] = load_artifact(path, step.kind)
+    return found
+
+
+def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
+    """Return the config of a config file, a preset, a run folder, or a stage's folder in it.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, it is none of these; else as load_config does.
+    """
+    path = Path(target)
+    if target.startswith(PRESET) or not path.is_dir():
+        return load_config(target, overrides)
+    for folder in (path, path.absolute().parent):
+        if (folder / CONFIG_FILE).is_file():
+            config = load_config(folder / CONFIG_FILE, overrides)
+            # The folder may have been moved or may be named from elsewhere: it is where it was found.
+            return config.model_copy(update={"output_dir": str(folder)})
+    raise failure(
+        "E_NOT_FOUND",
+        "The folder is not a run: it has no config.yaml.",
+        where=target,
+        fix="Name a config file, or a folder that `tunewright run` has made.",
+    )
+
+
+def _finished(config: Config, step: Step, found: Artifacts) -> Artifact | None:
+    path = Path(config.run_dir) / step.kind
+    parents = step.parents or tuple(found)
+    try:
+        artifact = load_artifact(path, step.kind)
+    except TunewrightError:
+        return None
+    settings = settings_of(config, step.kind)
+    if step.kind == "dataset":
+        settings["inputs"] = input_digests(config)
+    digests = {kind: found[kind].digest for kind in parents}
+    same = artifact.key == make_key(step.kind, settings, digests)
+    return artifact if same and _all_there(artifact) else None
+
+
+def _all_there(artifact: Artifact) -> bool:
+    return all((artifact.path / name).is_file() for name in artifact.files)
+
+
+def _remember(config: Config) -> None:
+    """Write the resolved config into the run folder, so that later commands need only the folder."""
+    folder = Path(config.run_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft = folder / f".{CONFIG_FILE}.{os.getpid()}"
+        draft.write_text(dump_config(config), encoding="utf-8")
+        draft.replace(folder / CONFIG_FILE)
+    except OSError as error:
+        raise failure("E_IO", f"{error.strerror}.", where=folder) from error
+
+
+def exported_of(config: Config) -> Artifact:
+    """Return a run's exported files.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING, nothing has been exported.
+    """
+    return load_artifact(Path(config.run_dir) / "exported", "exported")

@@ -1,0 +1,252 @@
+"""The train stage: the only file that knows TRL."""
+
+import json
+import math
+import shutil
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from tunewright import accel
+from tunewright.artifacts import Artifact, load_artifact, sha256, writing
+from tunewright.config.inputs import settings_of
+from tunewright.config.schema import Config, LoraSection, TrainSection
+from tunewright.errors import failure
+from tunewright.events import Listener
+from tunewright.models._load import device, load_model, load_tokenizer, resolve_model
+from tunewright.train._plan import eval_interval, total_steps
+from tunewright.train._rows import read_side, token_rows
+
+
+def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
+    """Train the adapter; see the facade."""
+    options = config.train
+    started = time.monotonic()
+    base = resolve_model(config.model.model_name_or_path, config.model.revision)
+    tokenizer = load_tokenizer(base)
+    sides = {
+        side: token_rows(read_side(dataset.path / f"{side}.jsonl"), tokenizer, options.max_length)
+        for side in ("train", "eval")
+    }
+    if not sides["train"] or not sides["eval"]:
+        raise failure(
+            "E_NOTHING_TO_LEARN", "A side of the split has no row left.", where=dataset.path
+        )
+    steps = total_steps(len(sides["train"]), options)
+    interval = eval_interval(steps, len(sides["train"]), options)
+    choices = _choose(options, [len(row["input_ids"]) for row in sides["train"]])
+    settings = settings_of(config, "adapter")
+    path = Path(config.run_dir) / "adapter"
+    with writing(path, "adapter", settings=settings, parents={"dataset": dataset}) as draft:
+        checkpoints = draft.path / "checkpoints"
+        log = Log(draft.path / "metrics.jsonl", listener, len(tokenizer))
+        set_seed(config.seed)
+        trainer = SFTTrainer(
+            model=load_model(base, choices["dtype"].value),
+            args=_arguments(
+                options,
+                checkpoints,
+                interval=interval,
+                order=choices["train_sampling_strategy"].value,
+                seed=config.seed,
+            ),
+            train_dataset=Dataset.from_list(sides["train"]),
+            eval_dataset=Dataset.from_list(sides["eval"]),
+            processing_class=tokenizer,
+            peft_config=_lora(options.lora),
+            callbacks=[log, *_stopping(options)],
+        )
+        for unwanted in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(unwanted)
+        listener.started("train", steps, "steps")
+        trainer.train()
+        _save(trainer, draft.path)
+        tokenizer.save_pretrained(draft.path)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        draft.facts |= log.facts() | {
+            "base": config.model.model_name_or_path,
+            "base_revision": config.model.revision,
+            "base_files": {p.name: sha256(p) for p in sorted(base.glob("*.safetensors"))},
+            "steps_planned": steps,
+            "seconds": round(time.monotonic() - started, 1),
+            "choices": [vars(choice) for choice in choices.values()],
+        }
+        draft.facts["gates"] = _gates(draft.facts)
+        _write_summary(draft.path, config, dataset, draft.facts)
+    return load_artifact(path, "adapter")
+
+
+class Log(TrainerCallback):
+    """Writes metrics.jsonl, tells the listener, and stops a run that has diverged.
+
+    Diverged is a loss or gradient norm that is no number, or a loss over three times ln(vocabulary),
+    the loss of a model that guesses evenly.
+    """
+
+    def __init__(self, file: Path, listener: Listener, vocabulary: int) -> None:
+        self._file = file
+        self._limits = {
+            "loss": 3 * math.log(vocabulary),
+            "eval_loss": 3 * math.log(vocabulary),
+            "grad_norm": math.inf,
+        }
+        self._listener = listener
+        self._rows: list[dict[str, Any]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Keep one record."""
+        row = {"step": state.global_step, **logs}
+        self._rows.append(row)
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        for name, limit in self._limits.items():
+            if name in row and not row[name] < limit:
+                good = max((s for s, _ in self._series("eval_loss")), default=0)
+                raise failure(
+                    "E_DIVERGED",
+                    f"'{name}' is {row[name]:.4g} at step {state.global_step}; the last evaluation was at {good}.",
+                    where=f"step {state.global_step}",
+                )
+        self._listener.advanced(state.global_step, self._detail())
+
+    def facts(self) -> dict[str, Any]:
+        """Return the curves and the best evaluation."""
+        evaluations = self._series("eval_loss")
+        best_step, best_loss = min(evaluations, key=lambda point: point[1])
+        return {
+            "train_losses": self._series("loss"),
+            "eval_losses": evaluations,
+            "best_step": best_step,
+            "best_eval_loss": best_loss,
+            "steps": self._rows[-1]["step"],
+        }
+
+    def _series(self, name: str) -> list[tuple[int, float]]:
+        return [(row["step"], row[name]) for row in self._rows if name in row]
+
+    def _detail(self) -> str:
+        texts = [
+            f"{label} {points[-1][1]:.3f}"
+            for label, points in (
+                ("loss", self._series("loss")),
+                ("eval", self._series("eval_loss")),
+            )
+            if points
+        ]
+        return ", ".join(texts)
+
+
+def _choose(options: TrainSection, lengths: list[int]) -> dict[str, accel.Choice]:
+    where = device()
+    choices = (
+        accel.precision(options.dtype, where, accel.measure_speeds(where)),
+        accel.batching(lengths, options.per_device_train_batch_size),
+    )
+    return {choice.name: choice for choice in choices}
+
+
+def _lora(options: LoraSection) -> LoraConfig:
+    targets = options.target_modules
+    return LoraConfig(
+        r=options.r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=options.use_rslora,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _arguments(
+    options: TrainSection, folder: Path, *, interval: int, order: str, seed: int
+) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(folder),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        num_train_epochs=options.num_train_epochs,
+        per_device_train_batch_size=options.per_device_train_batch_size,
+        per_device_eval_batch_size=options.per_device_train_batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler_type,
+        warmup_steps=options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        optim=options.optim,
+        gradient_checkpointing=options.gradient_checkpointing,
+        train_sampling_strategy=order,
+        eval_strategy="steps",
+        eval_steps=interval,
+        eval_on_start=True,
+        save_strategy="steps",
+        save_steps=interval,
+        save_total_limit=options.save_total_limit,
+        save_only_model=True,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        bf16=False,
+        use_cpu=not torch.cuda.is_available() and not torch.backends.mps.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+        seed=seed,
+    )
+
+
+def _stopping(options: TrainSection) -> list[TrainerCallback]:
+    patience = options.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]
+
+
+def _save(trainer: SFTTrainer, folder: Path) -> None:
+    model = trainer.model
+    if not isinstance(model, PeftModel):
+        raise TypeError(f"expected an adapter, got {type(model).__name__}")
+    model.save_pretrained(str(folder))
+
+
+def _gates(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    first = facts["eval_losses"][0][1]
+    return [
+        {
+            "gate": "the held-out loss fell",
+            "value": f"{first:.3f} to {facts['best_eval_loss']:.3f} at step {facts['best_step']}",
+            "limit": "lower than before training",
+            "passed": facts["best_eval_loss"] < first,
+        }
+    ]
+
+
+def _write_summary(folder: Path, config: Config, dataset: Artifact, facts: dict[str, Any]) -> None:
+    summary = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "revision": config.model.revision,
+        "dataset": {"digest": dataset.digest, "inputs": dataset.facts["inputs"]},
+        "hyperparameters": config.train.model_dump(mode="json"),
+        "seed": config.seed,
+        "versions": {
+            name: version(name)
+            for name in ("tunewright", "torch", "transformers", "trl", "peft", "accelerate")
+        },
+        "metrics": {k: facts[k] for k in ("best_step", "best_eval_loss", "steps", "seconds")},
+    }
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    (folder / "training_summary.json").write_text(text + "\n", encoding="utf-8")

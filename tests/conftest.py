@@ -1,0 +1,66 @@
+"""A small run on the bundled base that many tests share, and what it takes to make another."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+# Tests that fork or start llama.cpp beside torch would otherwise oversubscribe a small machine.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "src" / "tunewright" / "data" / "samples"
+SMALL = [
+    "prepare.min_tokens=60",
+    "prepare.max_tokens=130",
+    "prepare.eval_split=0.2",
+    "train.max_length=160",
+    "train.num_train_epochs=2",
+    "train.learning_rate=3e-3",
+    "train.lora.r=4",
+    "train.lora.lora_alpha=8",
+    "compare.num_prompts=6",
+    "compare.max_new_tokens=24",
+    "compare.bootstrap_samples=100",
+    "compare.min_words=100",
+    "compare.batch_size=6",
+]
+
+
+@pytest.fixture(scope="session")
+def manuscript(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the first six files of the sample manuscript."""
+    folder = tmp_path_factory.mktemp("manuscript")
+    for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:6]:
+        shutil.copyfile(file, folder / file.name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_config(tmp_path_factory: pytest.TempPathFactory, manuscript: Path) -> Callable:
+    """Return a function that gives a small config in a folder of its own."""
+    from tunewright import load_config
+
+    def make(*overrides: str):
+        out = tmp_path_factory.mktemp("run")
+        base = [f"prepare.source={manuscript}", f"output_dir={out / 'run'}", "publish.agent=tests"]
+        return load_config(
+            "preset:demo", [*base, f"publish.store={out / 'store'}", *SMALL, *overrides]
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(make_config: Callable):
+    """Config, dataset and adapter of a small run. Shared: read only."""
+    from tunewright import prepare, train
+
+    config = make_config()
+    dataset = prepare(config)
+    return config, dataset, train(config, dataset)

@@ -1,0 +1,361 @@
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from tunewright.artifacts import load_artifact, writing
+from tunewright.config.schema import Config
+from tunewright.errors import TunewrightError
+from tunewright.export import _export, _gguf, _parity, export
+
+ROWS = [
+    {"instruction": f"Tell me about item {n}.", "input": "", "output": text}
+    for n, text in enumerate(
+        [
+            "It is grey, and 12 cm long.",
+            "Café déjà vu — “naïve”.",
+            "x = [1, 2]\n\treturn x",
+            "Ω ≈ 3",
+        ]
+    )
+]
+SIZES = {
+    "vocab_size": 4160,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.08,
+    "bos_token_id": None,
+    "eos_token_id": 4095,
+    "pad_token_id": 4093,
+}
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 256,
+}
+FAMILIES = {
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 32, "tie_word_embeddings": True}),
+    "llama": (LlamaForCausalLM, LlamaConfig, {"rope_parameters": LLAMA3_ROPE}),
+    "mistral": (MistralForCausalLM, MistralConfig, {"head_dim": 32, "sliding_window": None}),
+}
+
+
+def write_model(path, family):
+    model_class, config_class, options = FAMILIES[family]
+    torch.manual_seed(0)
+    model_class(config_class(**SIZES, **options)).to(torch.bfloat16).save_pretrained(path)
+    tiny = resources.files("tunewright.models") / "assets" / "tiny"
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (path / name).write_bytes((tiny / name).read_bytes())
+
+
+def make_merged(path, build):
+    with writing(path, "merged", settings={}, parents={}) as draft:
+        build(draft.path)
+    return load_artifact(path, "merged")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "dataset"
+    with writing(path, "dataset", settings={}, parents={}) as draft:
+        lines = "".join(json.dumps(row) + "\n" for row in ROWS)
+        (draft.path / "eval.jsonl").write_text(lines, encoding="utf-8")
+    return load_artifact(path, "dataset")
+
+
+@pytest.fixture(scope="module")
+def merged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        family: make_merged(folder / family, lambda path, family=family: write_model(path, family))
+        for family in FAMILIES
+    }
+
+
+def config_for(folder, *types, **export_options):
+    # A random model's distributions are flat, so that its most likely token is often a near tie.
+    options = {"quantization": types, "min_top1_agreement": 0.7, **export_options}
+    return Config(name="t", output_dir=str(folder), prepare={"source": "x"}, export=options)
+
+
+@pytest.fixture(autouse=True)
+def fewer_positions(monkeypatch):
+    monkeypatch.setattr(_export, "POSITIONS", 16)
+
+
+def refused(folder, config, model, dataset):
+    with pytest.raises(TunewrightError) as caught:
+        export(config, model, dataset)
+    assert list(Path(folder).glob("*exported*/*")) == []
+    assert not (folder / "exported").exists()
+    return caught.value.problems
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_proven_in_every_type(tmp_path, merged, dataset, family):
+    exported = export(config_for(tmp_path, "F32", "F16", "BF16", "Q8_0"), merged[family], dataset)
+    facts = exported.facts
+    assert list(facts["files"]) == ["F32", "F16", "BF16", "Q8_0"]
+    assert facts["served"] == "t-Q8_0.gguf"
+    for name, file in facts["files"].items():
+        assert (exported.path / file["file"]).stat().st_size == file["bytes"]
+        assert file["positions"] >= 16
+        assert file["texts"] > 100
+        assert file["mean_kl"] <= {"F32": 2e-5, "F16": 2e-5, "BF16": 5e-4, "Q8_0": 5e-3}[name]
+    assert facts["files"]["Q8_0"]["bytes"] < facts["files"]["F16"]["bytes"]
+    assert len(facts["gates"]) == 16
+    assert all(gate["passed"] for gate in facts["gates"])
+    text = (exported.path / "Modelfile").read_text(encoding="utf-8")
+    assert text.startswith('FROM ./t-Q8_0.gguf\nTEMPLATE """{{ range .Messages }}')
+    assert 'PARAMETER stop "<|im_end|>"\n' in text
+    assert "PARAMETER num_ctx 512\n" in text
+    load_artifact(exported.path, "exported", verify=True)
+
+
+def test_the_bundled_base_passes_the_default_limits(tmp_path, dataset):
+    tiny = resources.files("tunewright.models") / "assets" / "tiny"
+
+    def build(path):
+        for file in tiny.iterdir():
+            (path / file.name).write_bytes(file.read_bytes())
+
+    model = make_merged(tmp_path / "merged", build)
+    config = Config(name="t", output_dir=str(tmp_path), prepare={"source": "x"})
+    files = export(config, model, dataset).facts["files"]
+    assert files["F16"]["mean_kl"] < 1e-4
+
+
+def with_llama_tokenizer(path, *, whole_words):
+    from tunewright.export.pretokenizer import LLAMA3
+
+    write_model(path, "llama")
+    file = path / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA3
+    tokenizer["model"]["ignore_merges"] = whole_words
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
+@pytest.mark.parametrize("whole_words", [True, False])
+def test_llama_3s_pretokenizer_is_proven(tmp_path, dataset, whole_words):
+    model = make_merged(
+        tmp_path / "merged", lambda path: with_llama_tokenizer(path, whole_words=whole_words)
+    )
+    exported = export(config_for(tmp_path, "F16"), model, dataset)
+    assert all(gate["passed"] for gate in exported.facts["gates"])
+
+
+def test_a_bos_that_the_tokenizer_adds(tmp_path, dataset):
+    def build(path):
+        write_model(path, "llama")
+        file = path / "tokenizer.json"
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        bos = {"id": "<|endoftext|>", "ids": [4093], "tokens": ["<|endoftext|>"]}
+        tokenizer["post_processor"] = {
+            "type": "TemplateProcessing",
+            "single": [
+                {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 1}},
+            ],
+            "special_tokens": {"<|endoftext|>": bos},
+        }
+        file.write_text(json.dumps(tokenizer), encoding="utf-8")
+        file = path / "tokenizer_config.json"
+        options = json.loads(file.read_text(encoding="utf-8")) | {"bos_token": "<|endoftext|>"}
+        file.write_text(json.dumps(options), encoding="utf-8")
+        file = path / "chat_template.jinja"
+        file.write_text("{{- bos_token }}" + file.read_text(encoding="utf-8"), encoding="utf-8")
+
+    model = make_merged(tmp_path / "merged", build)
+    exported = export(config_for(tmp_path, "F16"), model, dataset)
+    text = (exported.path / "Modelfile").read_text(encoding="utf-8")
+    assert "<|endoftext|>" not in text
+    gguf = (exported.path / "t-F16.gguf").read_bytes()
+    at = gguf.index(b"tokenizer.ggml.add_bos_token") + len(b"tokenizer.ggml.add_bos_token")
+    assert gguf[at + 4] == 1
+
+
+def test_sharded_weights(tmp_path, dataset):
+    def build(path):
+        write_model(path, "qwen3")
+        tensors = load_file(path / "model.safetensors")
+        (path / "model.safetensors").unlink()
+        names = sorted(tensors)
+        index = {}
+        for n, part in enumerate((names[::2], names[1::2]), 1):
+            file = f"model-0000{n}-of-00002.safetensors"
+            save_file({name: tensors[name] for name in part}, path / file, {"format": "pt"})
+            index |= dict.fromkeys(part, file)
+        text = json.dumps({"metadata": {"total_size": 0}, "weight_map": index})
+        (path / "model.safetensors.index.json").write_text(text)
+
+    model = make_merged(tmp_path / "merged", build)
+    assert export(config_for(tmp_path, "F16"), model, dataset).facts["files"]["F16"]["bytes"] > 0
+
+
+def test_swapped_tokens_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
+    plain = _export.gguf_tokenizer
+
+    def swapped(tokenizer, rows):
+        packed = plain(tokenizer, rows)
+        one, two = (tokenizer.convert_tokens_to_ids(token) for token in ("ou", "Ġyou"))
+        tokens = packed.tokens
+        tokens[one], tokens[two] = tokens[two], tokens[one]
+        return packed
+
+    monkeypatch.setattr(_export, "gguf_tokenizer", swapped)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    assert {p.code for p in problems} == {"E_GATE_EXPORT"}
+    assert "F16: token ids of hard texts" in problems[0].message
+
+
+@pytest.mark.parametrize("wrong", ["gpt-2", "llama-bpe"])
+def test_another_pretokenizer_fails_the_gate(tmp_path, dataset, monkeypatch, wrong):
+    def build(path):
+        write_model(path, "qwen3")
+        file = path / "tokenizer.json"
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        tokenizer["model"]["vocab"]["12"] = 4096
+        tokenizer["model"]["merges"].append(["1", "2"])
+        file.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+    model = make_merged(tmp_path / "merged", build)
+    monkeypatch.setattr(_gguf, "pretokenizer_of", lambda definition: wrong)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert "F16: token ids of hard texts" in problems[0].message
+
+
+def test_another_chat_template_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
+    monkeypatch.setattr(
+        _gguf.GGUFWriter,
+        "add_chat_template",
+        lambda self, text: self.add_string("tokenizer.chat_template", text + "{{ 'x' }}"),
+    )
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    assert "F16: chats as in training" in problems[0].message
+
+
+def test_an_altered_tensor_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
+    plain = _gguf.quantize
+
+    def altered(values, type_):
+        if values.shape == (512, 256):
+            values = np.concatenate([values[1:], values[:1]])
+        return plain(values, type_)
+
+    monkeypatch.setattr(_gguf, "quantize", altered)
+    problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["qwen3"], dataset)
+    assert {p.code for p in problems} == {"E_GATE_EXPORT"}
+    assert "F32: mean KL" in problems[0].message
+
+
+def test_rows_in_the_wrong_order_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
+    monkeypatch.setattr(_gguf, "_interleaved", lambda values, heads: values)
+    problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["llama"], dataset)
+    assert "F32: mean KL" in problems[0].message
+
+
+def test_a_tight_limit_fails_one_type_only(tmp_path, merged, dataset):
+    config = config_for(tmp_path, "F16", "Q8_0", max_mean_kl={"Q8_0": 1e-9})
+    problems = refused(tmp_path, config, merged["qwen3"], dataset)
+    assert [p.message[:4] for p in problems] == ["Q8_0"]
+
+
+def test_too_little_agreement_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
+    def elsewhere(*given, **options):
+        return [
+            _parity.Position(p.prefix, np.roll(p.log_p, 1)) for p in positions_of(*given, **options)
+        ]
+
+    positions_of = _export.positions_of
+    monkeypatch.setattr(_export, "positions_of", elsewhere)
+    config = config_for(tmp_path, "F16", max_mean_kl={"F16": 1e9})
+    problems = refused(tmp_path, config, merged["qwen3"], dataset)
+    assert "same most likely token" in problems[0].message
+
+
+def test_nan_weights_fail_the_gate(tmp_path, dataset):
+    def build(path):
+        write_model(path, "qwen3")
+        tensors = load_file(path / "model.safetensors")
+        tensors["model.norm.weight"][:] = float("nan")
+        save_file(tensors, path / "model.safetensors", {"format": "pt"})
+
+    model = make_merged(tmp_path / "merged", build)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert "mean KL" in problems[0].message
+
+
+def test_an_unknown_architecture_is_refused(tmp_path, merged, dataset):
+    def build(path):
+        shutil.copytree(merged["llama"].path, path, dirs_exist_ok=True)
+        (path / "manifest.json").unlink()
+        config = json.loads((path / "config.json").read_text())
+        config["architectures"] = ["LlamaForSequenceClassification"]
+        (path / "config.json").write_text(json.dumps(config))
+
+    model = make_merged(tmp_path / "merged", build)
+    (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert problem.code == "E_MODEL"
+    assert "LlamaForSequenceClassification" in problem.message
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, dataset, monkeypatch):
+    monkeypatch.setitem(SIZES, "vocab_size", 4000)
+    monkeypatch.setitem(SIZES, "eos_token_id", 3999)
+    monkeypatch.setitem(SIZES, "pad_token_id", 3998)
+    model = make_merged(tmp_path / "merged", lambda path: write_model(path, "qwen3"))
+    (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert problem.code == "E_MODEL"
+    assert "4096" in problem.message
+    assert "4000" in problem.message
+
+
+def test_an_earlier_export_stays_when_a_new_one_fails(tmp_path, merged, dataset):
+    first = export(config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    with pytest.raises(TunewrightError, match="E_GATE_EXPORT"):
+        export(config_for(tmp_path, "F16", max_mean_kl={"F16": 1e-30}), merged["qwen3"], dataset)
+    assert load_artifact(first.path, "exported", verify=True).digest == first.digest
+
+
+def test_llama_cpp_stays_silent(tmp_path, merged, dataset, capfd):
+    export(config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "llama" not in err.replace("Loading weights", "")
+
+
+def test_kl_with_a_rest():
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    q = np.array([0.4, 0.4, 0.1, 0.1])
+    full = float(np.sum(p * np.log(p / q)))
+    ids = np.array([1, 0])
+    merged_rest = 0.5 * np.log(0.5 / 0.4) + 0.25 * np.log(0.25 / 0.4) + 0.25 * np.log(0.25 / 0.2)
+    assert _parity.kl(np.log(p), np.arange(4), np.log(q) + 1e-3) == pytest.approx(full)
+    assert _parity.kl(np.log(p), ids, np.log(q[ids])) == pytest.approx(merged_rest)
+    assert merged_rest <= full

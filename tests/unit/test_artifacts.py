@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from tunewright.artifacts import load_artifact, make_key, writing
+from tunewright.errors import TunewrightError
+
+
+def make(path: Path, text: str = "hello", settings: object = None):
+    with writing(path, "dataset", settings=settings, parents={}) as draft:
+        (draft.path / "sub").mkdir()
+        (draft.path / "sub" / "a.txt").write_text(text)
+        draft.facts["rows"] = 3
+    return load_artifact(path, "dataset")
+
+
+def code_of(action) -> str:
+    with pytest.raises(TunewrightError) as caught:
+        action()
+    return caught.value.problems[0].code
+
+
+def test_round_trip(tmp_path):
+    artifact = make(tmp_path / "d", settings={"a": 1})
+    assert artifact.facts == {"rows": 3}
+    assert list(artifact.files) == ["sub/a.txt"]
+    assert artifact.key == make_key("dataset", {"a": 1}, {})
+    assert str(tmp_path) not in (tmp_path / "d" / "manifest.json").read_text()
+    assert load_artifact(tmp_path / "d", "dataset", verify=True) == artifact
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_or_interrupt_leaves_what_was_there(tmp_path, error):
+    make(tmp_path / "d", "old")
+    with (
+        pytest.raises(error),
+        writing(tmp_path / "d", "dataset", settings=None, parents={}) as draft,
+    ):
+        (draft.path / "half.txt").write_text("half")
+        raise error
+    assert (tmp_path / "d" / "sub" / "a.txt").read_text() == "old"
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_made_anew_replaces_and_changes_the_digest(tmp_path):
+    first = make(tmp_path / "d", "old")
+    second = make(tmp_path / "d", "new")
+    assert (tmp_path / "d" / "sub" / "a.txt").read_text() == "new"
+    assert first.digest != second.digest
+
+
+def test_leftovers_of_a_killed_process_are_removed(tmp_path):
+    stale = tmp_path / ".tmp-d-dead"
+    stale.mkdir()
+    make(tmp_path / "d")
+    assert not stale.exists()
+
+
+def test_two_writers_of_one_artifact(tmp_path):
+    with writing(tmp_path / "d", "dataset", settings=None, parents={}):
+        assert code_of(lambda: make(tmp_path / "d")) == "E_RUN_LOCKED"
+
+
+def test_missing_torn_and_altered(tmp_path):
+    path = tmp_path / "d"
+    assert code_of(lambda: load_artifact(path, "dataset")) == "E_ARTIFACT_MISSING"
+    make(path)
+    assert code_of(lambda: load_artifact(path, "merged")) == "E_ARTIFACT_INVALID"
+    (path / "sub" / "a.txt").write_text("hellO")
+    assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_ARTIFACT_INVALID"
+    (path / "sub" / "a.txt").unlink()
+    assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_ARTIFACT_INVALID"
+    (path / "manifest.json").write_text('{"kind": "data')
+    assert code_of(lambda: load_artifact(path, "dataset")) == "E_ARTIFACT_INVALID"
+    (path / "manifest.json").write_text(json.dumps([1]))
+    assert code_of(lambda: load_artifact(path, "dataset")) == "E_ARTIFACT_INVALID"
+
+
+def test_refusal_of_the_system_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert code_of(lambda: make(tmp_path / "file" / "d")) == "E_IO"
+
+
+def test_key_depends_on_everything_that_determines():
+    keys = {
+        make_key("dataset", {"a": 1}, {}),
+        make_key("check", {"a": 1}, {}),
+        make_key("dataset", {"a": 2}, {}),
+        make_key("dataset", {"a": 1}, {"dataset": "x"}),
+    }
+    assert len(keys) == 4
