@@ -7,29 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from support import SAMPLES, SMALL
+
 # Tests that fork or start llama.cpp beside torch would otherwise oversubscribe a small machine.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
-
-ROOT = Path(__file__).parent.parent
-SAMPLES = ROOT / "src" / "tunewright" / "data" / "samples"
-SMALL = [
-    "prepare.min_tokens=60",
-    "prepare.max_tokens=130",
-    "prepare.eval_split=0.2",
-    "train.max_length=160",
-    "train.num_train_epochs=2",
-    "train.learning_rate=3e-3",
-    "train.lora.r=4",
-    "train.lora.lora_alpha=8",
-    "compare.num_prompts=6",
-    "compare.max_new_tokens=24",
-    "compare.bootstrap_samples=100",
-    "compare.min_words=100",
-    "compare.batch_size=6",
-]
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ def read_paragraphs(path: Path) -> list[str]:
         if line:
             current.append(line)
         ends = not line or not wrapped or (len(line) < 0.8 * width and line[-1] in ".!?\"'-:)")
-        if current and (ends or HEADING.match(line) is not None and len(line) < 60):
+        if current and (ends or (HEADING.match(line) is not None and len(line) < 60)):
             paragraphs.append(" ".join(current))
             current = []
     return paragraphs + ([" ".join(current)] if current else [])
@@ -285,8 +285,8 @@ Made again by:
 """
 
 
-def main() -> None:
-    """Read the command line, train, measure and save."""
+def arguments() -> argparse.Namespace:
+    """Return the command line's values."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -313,6 +313,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.heldout not in args.exclude:
         parser.error("--heldout must be one of --exclude")
+    return args
+
+
+def main() -> None:
+    """Train, measure and save."""
+    args = arguments()
 
     books = [
         read_paragraphs(p) for p in sorted(args.text.glob("*.txt")) if p.stem not in args.exclude

@@ -18,6 +18,14 @@ from tunewright.models.chat import encode, messages_of
 SAMPLES = Path(tunewright.data.__file__).parent / "samples"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     return Config(
@@ -87,12 +95,18 @@ class Recorder:
         self.lines.append(text)
 
 
-def test_an_evaluation_has_all_figures(config, manuscript, adapter):
+@pytest.fixture(scope="module")
+def evaluated(config, manuscript, adapter):
     listener = Recorder()
     artifact = compare(config, manuscript, adapter, listener=listener)
+    files = {name: (artifact.path / name).read_text(encoding="utf-8") for name in artifact.files}
+    return artifact, files, listener
+
+
+def test_an_evaluation_has_all_figures(evaluated):
+    artifact, files, listener = evaluated
     facts = artifact.facts
-    lines = (artifact.path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    samples = [json.loads(line) for line in lines]
+    samples = [json.loads(line) for line in files["samples.jsonl"].splitlines()]
     assert [s["scored"] for s in samples] == [True] * 9 + [False]
     assert samples[9]["prompt"] == "Describe a lift."
     assert samples[9]["author"] is None
@@ -100,8 +114,7 @@ def test_an_evaluation_has_all_figures(config, manuscript, adapter):
     assert samples[0]["base"] != samples[7]["base"]
     assert samples[0]["author"] == samples[7]["author"]
     assert all(s["base"] != s["tuned"] for s in samples)
-    markers = json.loads((artifact.path / "markers.json").read_text(encoding="utf-8"))
-    assert markers == facts["markers"]
+    assert json.loads(files["markers.json"]) == facts["markers"]
     assert set(facts) == {
         "verdict",
         "sentence",
@@ -123,15 +136,16 @@ def test_an_evaluation_has_all_figures(config, manuscript, adapter):
     assert listener.lines == [facts["sentence"]]
 
 
-def test_a_random_adapter_is_not_called_improved(config, manuscript, adapter):
-    facts = compare(config, manuscript, adapter).facts
+def test_a_random_adapter_fails_its_gates(evaluated):
+    facts = evaluated[0].facts
     assert facts["verdict"] in ("degraded", "overfitted", "nothing learned")
     assert facts["perplexity"]["heldout"]["ratio"]["value"] > 1.05
     assert not all(gate["passed"] for gate in facts["gates"])
 
 
-def test_the_same_comparison_twice_gives_the_same_figures(config, manuscript, adapter):
-    first, second = (compare(config, manuscript, adapter) for _ in range(2))
+def test_the_same_comparison_again_gives_the_same_figures(config, manuscript, adapter, evaluated):
+    first, _, _ = evaluated
+    second = compare(config, manuscript, adapter)
     assert first.facts == second.facts
     assert first.files == second.files
 
@@ -194,7 +208,10 @@ def test_short_answers_get_a_verdict_without_a_score(config, adapter):
     rows = [json.loads(line) for line in lines[:24]]
     dataset = _dataset(config, rows[:4], rows[4:], name="agents")
     scarce = config.model_copy(
-        update={"compare": config.compare.model_copy(update={"min_words": 800, "num_prompts": 4})}
+        update={
+            "train": TrainSection(max_length=512),
+            "compare": config.compare.model_copy(update={"min_words": 800, "num_prompts": 4}),
+        }
     )
     facts = compare(scarce, dataset, adapter).facts
     assert facts["transfer_score"]["score"] is None

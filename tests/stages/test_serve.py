@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-from importlib import resources
 from urllib.parse import urlsplit
 
 import pytest

@@ -78,7 +78,10 @@ def _read(source: str | Path) -> tuple[str, str]:
             where=where,
             fix="Check the path, or start with `tunewright demo`.",
         )
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise failure("E_CONFIG_FILE", f"{error.strerror}.", where=where) from error
     if len(data) > MAX_CONFIG_BYTES:
         raise failure(
             "E_CONFIG_FILE", f"A config has at most {MAX_CONFIG_BYTES:,} bytes.", where=where

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tunewright.artifacts import Artifact, load_artifact, writing
+from tunewright.config.inputs import settings_of
 from tunewright.config.schema import CompareSection, Config
 from tunewright.errors import failure
 from tunewright.evaluate._score import Pair, answers, load_pair, row_losses, token_counts
@@ -58,12 +59,7 @@ def evaluate(config: Config, dataset: Artifact, adapter: Artifact, listener: Lis
     """Do what `compare` says."""
     heldout = _rows(dataset.path / "eval.jsonl")
     training = _rows(dataset.path / "train.jsonl")
-    settings = {
-        "model": config.model.model_dump(mode="json"),
-        "compare": config.compare.model_dump(mode="json"),
-        "seed": config.seed,
-        "max_length": config.train.max_length,
-    }
+    settings = settings_of(config, "evaluation")
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
     parents = {"dataset": dataset, "adapter": adapter}
     path = Path(config.run_dir) / "evaluation"

@@ -95,8 +95,8 @@ def transfer_score(
     With D the distance from the author's held-out text, and `self` as much of the author's training
     text as there are answers: 100 (D(base) - D(tuned)) / (D(base) - D(self)).
 
-    Burrows's Delta and not the cosine: on the way from base to author it falls evenly, so that 50 is
-    half of the way; between only two styles the cosine jumps from one end to the other.
+    Burrows's Delta and not the cosine: it falls more evenly on the way from base to author. Of the
+    bundled manuscript mixed half and half with another book, it makes 56 to 60, the cosine 66.
     """
     # In sorted order the score depends on the texts only, not on the order they come in.
     pairs = sorted(zip(base, tuned, strict=True))

@@ -30,7 +30,7 @@ _FUNCTION_WORDS = frozenset(FUNCTION_WORDS)
 _STOP = re.compile(r"[.!?…]+[\"')\]]*(?=\s|$)|\n[^\S\n]*(?=\n)")
 _NEXT = re.compile(r"\s*(\S)")
 _ABBREVIATION = re.compile(
-    r"(?:^|\W)(?:mr|mrs|ms|dr|st|prof|rev|hon|capt|col|gen|esq|vs|etc|no|[a-z])$", re.IGNORECASE
+    r"(?:^|\W)(?:mr|mrs|ms|dr|st|prof|rev|hon|capt|col|gen|esq|vs|etc|[a-z])$", re.IGNORECASE
 )
 _CONTRACTION = re.compile(
     r"n't$|'(?:ll|re|ve|m|d)$|^(?:it|that|he|she|there|here|what|who|where|how|let)'s$"

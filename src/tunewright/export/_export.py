@@ -9,6 +9,7 @@ from typing import Any
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from tunewright.artifacts import Artifact, load_artifact, writing
+from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
@@ -60,7 +61,7 @@ def export_model(
     tokenizer = load_tokenizer(model)
     packed = gguf_tokenizer(tokenizer, shape.vocabulary)
     target = Path(config.run_dir) / "exported"
-    settings = {"name": config.name, **options.model_dump(mode="json")}
+    settings = settings_of(config, "exported")
     parents = {"merged": merged, "dataset": dataset}
     require_space(target, sum(size_bytes(model, shape, name) for name in options.quantization))
     with writing(target, "exported", settings=settings, parents=parents) as draft:

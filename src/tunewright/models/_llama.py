@@ -4,7 +4,9 @@ import errno
 import http.client
 import json
 import os
+import queue
 import socket
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -71,16 +73,40 @@ def endpoint(
     threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
+    started: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
+    stop = threading.Event()
+    holder = threading.Thread(target=_hold, args=(params, started, stop), daemon=True)
+    holder.start()
+    try:
+        outcome = started.get()
+        if isinstance(outcome, Exception):
+            raise failure(
+                "E_ARTIFACT_INVALID", f"llama.cpp cannot use the GGUF file: {outcome}.", where=gguf
+            ) from outcome
+        yield outcome
+    finally:
+        stop.set()
+        holder.join()
+
+
+def _hold(
+    params: Any, started: "queue.SimpleQueue[str | Exception]", stop: threading.Event
+) -> None:
+    """Keep a server alive until `stop`.
+
+    In a thread, because an interrupt that destroyed a server before its loop runs would wait for
+    ever: the loop would then start, and miss that it was told to end. Interrupts reach only the
+    main thread, and an answer proves that the loop runs.
+    """
     try:
         server = xllamacpp.Server(params)  # pyright: ignore[reportAttributeAccessIssue] - no stubs
-    except RuntimeError as error:
-        raise failure(
-            "E_ARTIFACT_INVALID", "llama.cpp cannot load the GGUF file.", where=gguf
-        ) from error
-    try:
-        yield str(server.listening_address)
-    finally:
-        del server
+        url = str(server.listening_address)
+        post(url, "/completion", {"prompt": [0], "n_predict": 1})
+    except (RuntimeError, OSError, EndpointError) as error:
+        started.put(error.with_traceback(None))
+        return
+    started.put(url)
+    stop.wait()
 
 
 def post(url: str, path: str, body: Mapping[str, Any]) -> Any:

@@ -93,17 +93,13 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
 class Log(TrainerCallback):
     """Writes metrics.jsonl, tells the listener, and stops a run that has diverged.
 
-    Diverged is a loss or gradient norm that is no number, or a loss over three times ln(vocabulary),
-    the loss of a model that guesses evenly.
+    Diverged is a loss or gradient norm that is no number, or a held-out loss as high as that of a model that
+    guesses evenly, ln(vocabulary), unless it was about as high before training.
     """
 
     def __init__(self, file: Path, listener: Listener, vocabulary: int) -> None:
         self._file = file
-        self._limits = {
-            "loss": 3 * math.log(vocabulary),
-            "eval_loss": 3 * math.log(vocabulary),
-            "grad_norm": math.inf,
-        }
+        self._guessing = 0.95 * math.log(vocabulary)
         self._listener = listener
         self._rows: list[dict[str, Any]] = []
 
@@ -113,15 +109,21 @@ class Log(TrainerCallback):
         self._rows.append(row)
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
-        for name, limit in self._limits.items():
-            if name in row and not row[name] < limit:
-                good = max((s for s, _ in self._series("eval_loss")), default=0)
+        self._stop_if_diverged(row)
+        self._listener.advanced(state.global_step, self._detail())
+
+    def _stop_if_diverged(self, row: dict[str, Any]) -> None:
+        evaluations = self._series("eval_loss")
+        highest = max(self._guessing, 1.5 * evaluations[0][1]) if evaluations else math.inf
+        limits = {"loss": math.inf, "eval_loss": highest, "grad_norm": math.inf}
+        for name in limits.keys() & row.keys():
+            if not row[name] < limits[name] and row["step"]:
+                good = [step for step, loss in evaluations if loss < highest]
                 raise failure(
                     "E_DIVERGED",
-                    f"'{name}' is {row[name]:.4g} at step {state.global_step}; the last evaluation was at {good}.",
-                    where=f"step {state.global_step}",
+                    f"'{name}' is {row[name]:.4g}; the last good evaluation was at step {good[-1] if good else 'none'}.",
+                    where=f"step {row['step']}",
                 )
-        self._listener.advanced(state.global_step, self._detail())
 
     def facts(self) -> dict[str, Any]:
         """Return the curves and the best evaluation."""

@@ -24,7 +24,7 @@ def test_a_fragment_counts_only_where_it_is_all():
 
 def test_typography_is_not_style():
     plain = count('"It\'s late" -- he said... "Yes."')
-    curly = count("“It\u2019s late” — he said… “Yes.”")  # noqa: RUF001 - the point of the test
+    curly = count("“It\u2019s late” — he said… “Yes.”")
     assert plain == curly
 
 

@@ -1,0 +1,111 @@
+"""The docs say what the code does: reference current, examples run, every code and option documented."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support import ROOT, SAMPLES, SMALL
+
+from tunewright.cli import main
+from tunewright.cli.commands import cli
+from tunewright.config.load import load_config
+from tunewright.errors import CODES
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return FENCE.findall(page.read_text())
+
+
+def commands_in(page: Path) -> list[list[str]]:
+    return [
+        shlex.split(line[2:], comments=True)
+        for kind, body in blocks(page)
+        if kind == "console"
+        for line in body.splitlines()
+        if line.startswith("$ ")
+    ]
+
+
+def test_reference_is_current():
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "reference.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_is_a_guide_for_each_kind_of_user():
+    assert {g.stem for g in GUIDES} == {"prompt-artist", "author", "platform-team", "learner"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_command_shown_exists(page):
+    for words in commands_in(page):
+        if words[0] != "tunewright":
+            assert words[0] in ("make", "git", "cd", "ollama", "curl", "pip"), words
+            continue
+        command = cli
+        for word in words[1:]:
+            if not hasattr(command, "commands") or word.startswith("-"):
+                break
+            assert word in command.commands, f"{page.name}: {' '.join(words)}"
+            command = command.commands[word]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.stem)
+def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
+    """Each guide's files are written and its commands run in order, on small settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MODEL_STORE_ROOT", raising=False)
+    for kind, body in blocks(page):
+        name = re.match(r"# (\S+)\n", body)
+        if kind == "jsonl" and name:
+            Path(name[1]).write_text(body.split("\n", 1)[1])
+        if kind == "yaml" and name:
+            yaml.safe_load(body)
+            Path(name[1]).write_text(body)
+            load_config(name[1])
+    ran = 0
+    for words in commands_in(page):
+        if words[0] != "tunewright" or words[1] in ("chat", "serve", "demo"):
+            continue
+        extra = [f"--set={option}" for option in SMALL] if words[1] in TAKES_CONFIG else []
+        if words[1:3] and words[2:3] and words[2].endswith(".jsonl"):
+            extra = []
+        code = main([*words[1:], *extra])
+        assert code == 0, f"{' '.join(words)}\n{capfd.readouterr().err}"
+        ran += 1
+    assert ran >= 3
+
+
+def test_every_error_code_raised_is_documented_and_every_documented_one_raised():
+    code = "\n".join(
+        p.read_text() for p in (ROOT / "src").rglob("*.py") if p.name != "errors.py"
+    )
+    raised = set(re.findall(r'"(E_[A-Z_]+)"', code))
+    assert raised == set(CODES)
+
+
+def test_readme_names_the_samples_truly():
+    words = sum(len(p.read_text().split()) for p in (SAMPLES / "manuscript").glob("*.txt"))
+    assert words >= 10_000
+    assert len(list((SAMPLES / "manuscript").glob("*.txt"))) >= 20
+    assert len(list((SAMPLES / "storyboards").iterdir())) >= 12
+    for agent in ("critic", "synthesizer"):
+        assert len((SAMPLES / "agents" / f"{agent}.jsonl").read_text().splitlines()) == 80
+    assert len((SAMPLES / "shell-helper.jsonl").read_text().splitlines()) == 120

@@ -1,0 +1,283 @@
+"""The whole path, as a user runs it: commands, exit codes, what they print and leave behind."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from support import SHARED, SMALL
+
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "120"}
+
+
+def tunewright(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tunewright", *args],
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, manuscript) -> Path:
+    """A folder with a small config, run once through every stage."""
+    folder = tmp_path_factory.mktemp("project")
+    config = {
+        "name": "small",
+        "prepare": {"source": str(manuscript)},
+        "publish": {"agent": "writer", "store": "models"},
+    }
+    for override in SMALL:
+        path, value = override.split("=")
+        *sections, key = path.split(".")
+        node = config
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = yaml.safe_load(value)
+    (folder / "c.yaml").write_text(yaml.safe_dump(config))
+    done = tunewright("run", "c.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "stdout").write_text(done.stdout)
+    return folder
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {p.parent.name: p.read_text() for p in run.glob("*/manifest.json")}
+
+
+def test_every_stage_leaves_its_folder_and_the_table_says_what_was_proven(project):
+    run = project / "runs" / "small"
+    assert set(digests(run)) == {
+        "dataset", "check", "plan", "adapter", "evaluation", "merged", "exported", "published", "report",
+    }  # fmt: skip
+    printed = (project / "stdout").read_text()
+    assert "tunewright chat runs/small" in printed
+    assert "runs/small/report/report.html" in printed
+    assert "✗" not in printed
+    assert list((project / "models" / "writer" / "small").iterdir())
+
+
+def test_second_run_skips_everything_and_is_fast(project):
+    before = digests(project / "runs" / "small")
+    start = time.monotonic()
+    done = tunewright("run", "c.yaml", "--json", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert all(stage["skipped"] for stage in json.loads(done.stdout)["stages"])
+    assert time.monotonic() - start < 5
+    assert digests(project / "runs" / "small") == before
+
+
+def test_a_deleted_stage_is_done_again_with_those_after_it(project):
+    run = project / "runs" / "small"
+    before = digests(run)
+    shutil.rmtree(run / "merged")
+    done = tunewright("run", "c.yaml", "--json", cwd=project)
+    stages = {s["stage"]: s["skipped"] for s in json.loads(done.stdout)["stages"]}
+    assert [name for name, skipped in stages.items() if not skipped] == [
+        "merge", "export", "publish", "report",
+    ]  # fmt: skip
+    after = digests(run)
+    assert after["adapter"] == before["adapter"]
+    assert after["merged"] != before["merged"]
+
+
+def test_a_changed_option_redoes_what_it_determines(project):
+    done = tunewright(
+        "run",
+        "c.yaml",
+        "--json",
+        "--set",
+        "merge.max_mean_kl=0.002",
+        "--until",
+        "merge",
+        cwd=project,
+    )
+    stages = {s["stage"]: s["skipped"] for s in json.loads(done.stdout)["stages"]}
+    assert [name for name, skipped in stages.items() if not skipped] == ["merge"]
+
+
+def test_commands_work_on_the_run_folder_alone(project):
+    done = tunewright("report", "runs/small", "--json", cwd=project)
+    assert done.returncode == 0, done.stderr
+    moved = project / "elsewhere"
+    shutil.copytree(project / "runs" / "small", moved)
+    done = tunewright("report", "elsewhere", "--json", cwd=project)
+    assert json.loads(done.stdout)["path"].startswith("elsewhere")
+
+
+def test_store_commands(project):
+    listed = json.loads(
+        tunewright("store", "list", "--store", "models", "--json", cwd=project).stdout
+    )
+    assert listed["versions"]
+    assert tunewright("store", "verify", "--store", "models", cwd=project).returncode == 0
+    where = tunewright(
+        "store", "resolve", "writer", "--store", "models", cwd=project
+    ).stdout.strip()
+    assert (project / where / "manifest.json").is_file() or Path(where, "manifest.json").is_file()
+    version = listed["versions"][0]["version"]
+    shown = tunewright(
+        "store", "show", "writer", "small", version, "--store", "models", cwd=project
+    )
+    assert json.loads(shown.stdout)["version"] == version
+    assert (
+        tunewright(
+            "store", "rollback", "writer", version, "--store", "models", cwd=project
+        ).returncode
+        == 0
+    )
+
+
+BAD = [
+    (["run", "none.yaml"], 2, "E_NOT_FOUND"),
+    (["run", "bad.yaml"], 2, "E_CONFIG_KEY"),
+    (["run", "c.yaml", "--set", "train.learning_rate=fast"], 2, "E_CONFIG_VALUE"),
+    (["run", "c.yaml", "--until", "nowhere"], 2, "E_USAGE"),
+    (["run"], 2, "E_USAGE"),
+    (["fly"], 2, "E_USAGE"),
+    (["prepare", "c.yaml", "--set", "prepare.source=none.txt"], 2, "E_NOT_FOUND"),
+    (["prepare", "c.yaml", "--set", "model.model_name_or_path=./none"], 4, "E_MODEL"),
+    (["prepare", "c.yaml", "--set", "model.model_name_or_path=."], 4, "E_MODEL"),
+    (["prepare", "c.yaml", "--set", "model.model_name_or_path=org/name"], 8, "E_HUB"),
+    (["check", "none.jsonl"], 2, "E_NOT_FOUND"),
+    (["check", "bad.jsonl"], 3, "E_DATA_ROW"),
+    (["check", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["plan", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["train", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["compare", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["merge", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["merge", "."], 2, "E_NOT_FOUND"),
+    (["export", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["export", "c.yaml", "--set", "export.quantization=[Q3_K]"], 2, "E_CONFIG_VALUE"),
+    (["publish", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["publish", "c.yaml", "--set", "publish.agent=../x"], 2, "E_CONFIG_VALUE"),
+    (["serve", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["serve", "c.yaml", "--port", "70000"], 2, "E_USAGE"),
+    (["chat", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["report", "none"], 2, "E_NOT_FOUND"),
+    (["store", "resolve", "nobody", "--store", "models"], None, "E_"),
+    (["store", "show", "a", "b", "c", "--store", "models"], None, "E_"),
+    (["store", "rollback", "writer", "v0", "--store", "models"], None, "E_"),
+    (["config", "show", "c.yaml", "--set", "traim.r=1"], 2, "E_CONFIG_KEY"),
+]
+
+
+@pytest.mark.parametrize(("args", "code", "name"), BAD, ids=[" ".join(a) for a, _, _ in BAD])
+def test_bad_input_gives_code_place_and_fix(project, args, code, name):
+    (project / "bad.yaml").write_text("prepare:\n  source: x\n  mode2: y\n")
+    (project / "bad.jsonl").write_text('{"prompt": "a"\n')
+    (project / "fresh.yaml").write_text("name: fresh\nprepare:\n  source: x\n")
+    done = tunewright(*args, cwd=project)
+    assert done.returncode == code if code else done.returncode not in (0, 1, 70)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith(f"ERROR {name}"), done.stderr
+    assert lines[1].startswith("where: ")
+    assert lines[2].startswith("fix: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_interrupted_anywhere_nothing_half_done_is_visible(project, tmp_path, sent, code):
+    """Stopped after about a second of each stage's work; then run again to the end of that stage."""
+    config = yaml.safe_load((project / "c.yaml").read_text()) | {
+        "output_dir": str(tmp_path / "run")
+    }
+    config["train"]["num_train_epochs"] = 40
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tunewright", "run", "c.yaml", "--until", "train"],
+        cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if " train (" in line:
+            break
+    time.sleep(2)
+    process.send_signal(sent)
+    rest = process.stderr.read()
+    assert process.wait(30) == code
+    assert "Traceback" not in rest
+    run = tmp_path / "run"
+    assert not (run / "adapter").exists()
+    for name in ("dataset", "check", "plan"):
+        assert (run / name / "manifest.json").is_file()
+    if sent != signal.SIGKILL:
+        assert not list(run.glob(".tmp-*"))
+    config["train"]["num_train_epochs"] = 1
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    done = tunewright("run", "c.yaml", "--until", "train", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not list(run.glob(".tmp-*"))
+    assert json.loads(done.stdout)["stages"][0]["skipped"]
+
+
+def test_no_space_is_told_before_training(project, tmp_path):
+    """A file system of 2 MB: the plan refuses, with what is needed and what is there."""
+    code = (
+        "import shutil, sys; shutil.disk_usage = lambda p: shutil._ntuple_diskusage(9, 9, 2_000_000);"
+        "from tunewright.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(project / "c.yaml"), "--set", f"output_dir={tmp_path / 'r'}"],
+        cwd=project, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "ERROR E_DISK_SPACE" in done.stderr
+    assert "MB are needed and 2 MB are free" in done.stderr
+
+
+def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manuscript):
+    """Few rows, many epochs, no early stopping: the verdict is overfitted and publishing refuses."""
+    rows = [
+        {"prompt": f"Tell story {n}.", "completion": text}
+        for n, text in enumerate((manuscript / "chunk_01.txt").read_text().split("\n\n")[1:13])
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = yaml.safe_load((project / "c.yaml").read_text())
+    config["output_dir"] = str(tmp_path / "run")
+    config["prepare"] = {"source": "rows.jsonl", "eval_split": 0.2}
+    config["train"] |= {
+        "num_train_epochs": 60,
+        "learning_rate": 0.01,
+        "early_stopping_patience": None,
+        "eval_steps": 10_000,
+        "lora": {"r": 32, "lora_alpha": 64},
+    }
+    config["compare"] |= {"prompts": [], "temperature": 0.1, "max_copied_words": 10}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    done = tunewright("run", "c.yaml", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "ERROR E_GATE_VERDICT" in done.stderr
+    found = json.loads((tmp_path / "run" / "evaluation" / "manifest.json").read_text())["facts"]
+    assert found["verdict"] in ("overfitted", "degraded")
+    assert not (tmp_path / "models").exists() or not list((tmp_path / "models").glob("*/*/v*"))
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+    forced = tunewright("publish", "run", "--force", cwd=tmp_path)
+    assert forced.returncode == 0, forced.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs ../shared/corpora, which a user's machine lacks"
+)
+def test_a_real_novel_goes_through_every_stage(project, tmp_path):
+    config = yaml.safe_load((project / "c.yaml").read_text())
+    config["prepare"] |= {"source": str(SHARED / "Sterne_Sentimental.txt")}
+    config["output_dir"] = str(tmp_path / "run")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    done = tunewright("run", "c.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(digests(tmp_path / "run")) == 9
