@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs format clean
+.PHONY: demo test check docs format bench gpu-check clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
@@ -16,9 +16,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+	$(BIN)/python tools/reference.py --check
 
 docs: $(READY)
 	$(BIN)/python tools/reference.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/train_speed.py
+
+gpu-check: $(READY)
+	$(BIN)/python -m pytest -m gpu
 
 format: $(READY)
 	$(BIN)/ruff format .

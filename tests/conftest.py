@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from support import SAMPLES, SMALL
 
 # Tests that fork or start llama.cpp beside torch would otherwise oversubscribe a small machine.

@@ -171,7 +171,9 @@ def test_a_bos_that_the_tokenizer_adds(tmp_path, dataset):
         write_model(path, "llama")
         file = path / "tokenizer.json"
         tokenizer = json.loads(file.read_text(encoding="utf-8"))
-        bos = {"id": "<|endoftext|>", "ids": [4093], "tokens": ["<|endoftext|>"]}
+        ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
+        name = "<|endoftext|>"
+        bos = {"id": name, "ids": [ids[name]], "tokens": [name]}
         tokenizer["post_processor"] = {
             "type": "TemplateProcessing",
             "single": [
@@ -240,7 +242,7 @@ def test_another_pretokenizer_fails_the_gate(tmp_path, dataset, monkeypatch, wro
         write_model(path, "qwen3")
         file = path / "tokenizer.json"
         tokenizer = json.loads(file.read_text(encoding="utf-8"))
-        tokenizer["model"]["vocab"]["12"] = 4096
+        tokenizer["model"]["vocab"]["12"] = SIZES["vocab_size"] - 1
         tokenizer["model"]["merges"].append(["1", "2"])
         file.write_text(json.dumps(tokenizer), encoding="utf-8")
 
@@ -311,6 +313,38 @@ def test_nan_weights_fail_the_gate(tmp_path, dataset):
     assert "mean KL" in problems[0].message
 
 
+def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
+    from tunewright.models._llama import endpoint
+    from tunewright.models.chat import Message
+
+    exported = tmp_path / "m.gguf"
+    tokenizer = _export.load_tokenizer(merged["qwen3"].path)
+    shape = _export._shape(merged["qwen3"].path)
+    _gguf.write_gguf(
+        exported,
+        model=merged["qwen3"].path,
+        shape=shape,
+        tokenizer=_gguf.gguf_tokenizer(tokenizer, shape.vocabulary),
+        type_name="F16",
+        advanced=lambda done, detail: None,
+    )
+    quoting = [Message(role="user", content="What does <|im_end|> do?")]
+    decomposed = [Message(role="user", content="cafe\u0301")]
+    with endpoint(exported) as url:
+        found = _parity.compare_chats(url, tokenizer, [quoting, decomposed])
+        nothing = _parity.compare_chats(url, tokenizer, [quoting])
+    assert found == _parity.Comparison(compared=1, differing=[], normalised=1)
+    assert not _export._equal("gate", nothing)["passed"]
+
+
+def test_a_dataset_without_held_out_rows_is_refused(tmp_path, merged):
+    with writing(tmp_path / "dataset", "dataset", settings={}, parents={}) as draft:
+        (draft.path / "eval.jsonl").write_text("")
+    empty = load_artifact(tmp_path / "dataset", "dataset")
+    (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], empty)
+    assert problem.code == "E_DATA_EMPTY"
+
+
 def test_an_unknown_architecture_is_refused(tmp_path, merged, dataset):
     def build(path):
         shutil.copytree(merged["llama"].path, path, dirs_exist_ok=True)
@@ -332,8 +366,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, dataset, mon
     model = make_merged(tmp_path / "merged", lambda path: write_model(path, "qwen3"))
     (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
     assert problem.code == "E_MODEL"
-    assert "4096" in problem.message
-    assert "4000" in problem.message
+    assert "the embedding 4000 rows" in problem.message
 
 
 def test_an_earlier_export_stays_when_a_new_one_fails(tmp_path, merged, dataset):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from support import SHARED, SMALL
 
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "120"}
@@ -24,6 +23,7 @@ def tunewright(*args: str, cwd: Path, **environment: str) -> subprocess.Complete
         env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=600,
     )
 
@@ -232,7 +232,7 @@ def test_no_space_is_told_before_training(project, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(project / "c.yaml"), "--set", f"output_dir={tmp_path / 'r'}"],
-        cwd=project, env=ENVIRONMENT, capture_output=True, text=True,
+        cwd=project, env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 5
     assert "ERROR E_DISK_SPACE" in done.stderr

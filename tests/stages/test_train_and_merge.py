@@ -1,6 +1,8 @@
 import json
 import math
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,7 +61,7 @@ def test_saved_adapter_has_the_loss_of_the_best_evaluation(trained):
 
 
 def test_training_is_the_same_when_done_again(trained, make_config):
-    config, dataset, adapter = trained
+    _, dataset, adapter = trained
     other = train(make_config(), dataset)
     assert other.files["adapter_model.safetensors"] == adapter.files["adapter_model.safetensors"]
 
@@ -86,10 +88,6 @@ def test_interrupted_training_leaves_nothing(trained, make_config):
     config = make_config()
     with pytest.raises(KeyboardInterrupt):
         train(config, dataset, listener=Stop())
-    folder = dataset.path.parent.parent
-    assert not list(folder.glob("adapter")) or config.run_dir != str(folder)
-    from pathlib import Path
-
     left = [p.name for p in Path(config.run_dir).iterdir() if p.is_dir()]
     assert left == []
 
@@ -160,9 +158,7 @@ def test_missing_tensor_and_wrong_dtype_fail_the_gate(merged, trained, tmp_path)
 
 
 def test_altered_adapter_is_refused_before_merging(trained, make_config, tmp_path):
-    config, dataset, adapter = trained
-    from dataclasses import replace
-
+    _, dataset, adapter = trained
     copy = tmp_path / "adapter"
     shutil.copytree(adapter.path, copy)
     weights = copy / "adapter_model.safetensors"

@@ -15,13 +15,14 @@ from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.export._gguf import gguf_tokenizer, size_bytes, write_gguf
 from tunewright.export._parity import (
+    Comparison,
     Divergence,
     Position,
-    chat_differences,
+    compare_chats,
+    compare_tokens,
     divergence,
     hard_texts,
     positions_of,
-    token_differences,
 )
 from tunewright.export.architecture import Shape, shape_of
 from tunewright.export.modelfile import GOLDEN_CHATS, Turns, modelfile, turns_of
@@ -118,27 +119,31 @@ def _proven(
     """Return the facts and gates of one file."""
     longest = max(len(position.prefix) for position in evidence.positions)
     with endpoint(file, ctx=longest + 8) as url:
-        texts = token_differences(url, evidence.tokenizer, evidence.texts)
-        chats = chat_differences(url, evidence.tokenizer, evidence.chats)
+        texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
+        chats = compare_chats(url, evidence.tokenizer, evidence.chats)
         far = divergence(url, evidence.positions, lambda done: listener.advanced(done, file.name))
     facts = {
         "file": file.name,
         "bytes": file.stat().st_size,
         **asdict(far),
-        "texts": len(evidence.texts),
+        "texts": texts.compared,
     }
     return facts, [
-        _equal(f"{type_name}: token ids of hard texts", texts, len(evidence.texts)),
-        _equal(f"{type_name}: chats as in training", chats, len(evidence.chats)),
+        _equal(f"{type_name}: token ids of hard texts", texts),
+        _equal(f"{type_name}: chats as in training", chats),
         *_close(type_name, far, options),
     ]
 
 
-def _equal(name: str, differing: Sequence[str], total: int) -> dict[str, Any]:
-    value = f"{total - len(differing)} of {total} equal"
-    if differing:
-        value += f", first other: {differing[0][:60]!r}"
-    return {"gate": name, "value": value, "limit": "all equal", "passed": not differing}
+def _equal(name: str, found: Comparison) -> dict[str, Any]:
+    """Return the gate that all are equal, and that there are any."""
+    value = f"{found.compared - len(found.differing)} of {found.compared} equal"
+    if found.normalised:
+        value += f" ({found.normalised} after Unicode normalisation, which llama.cpp leaves out)"
+    if found.differing:
+        value += f", first other: {found.differing[0][:60]!r}"
+    passed = found.compared > 0 and not found.differing
+    return {"gate": name, "value": value, "limit": "all equal", "passed": passed}
 
 
 def _close(
@@ -181,6 +186,8 @@ def _held_out(file: Path) -> list[list[Message]]:
     with file.open(encoding="utf-8") as stream:
         total = sum(1 for _ in stream)
     wanted = {index * total // min(ROWS, total) for index in range(min(ROWS, total))}
+    if not total:
+        raise failure("E_DATA_EMPTY", "There are no held-out rows to compare on.", where=file)
     with file.open(encoding="utf-8") as stream:
         return [messages_of(json.loads(row)) for n, row in enumerate(stream) if n in wanted]
 

@@ -132,31 +132,47 @@ def kl(log_p: np.ndarray, ids: np.ndarray, log_q: np.ndarray) -> float:
     return float(np.sum(p * (log_p_known - log_q))) + rest_p * math.log(rest_p / rest_q)
 
 
-def token_differences(
-    url: str, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
-) -> list[str]:
-    """Return the texts which the endpoint tokenises otherwise, special tokens being text.
+@dataclass(frozen=True)
+class Comparison:
+    """What was compared for equality.
 
-    llama.cpp leaves Unicode normalisation to its caller, so it gets the normalised text.
+    Attributes:
+        compared: How many.
+        differing: Those that are not equal.
+        normalised: How many were compared after Unicode normalisation, which llama.cpp leaves out.
     """
-    return [
+
+    compared: int
+    differing: list[str]
+    normalised: int
+
+
+def compare_tokens(
+    url: str, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
+) -> Comparison:
+    """Return whether the endpoint tokenises the texts alike, special tokens being text."""
+    given = [_normalised(tokenizer, text) for text in texts]
+    differing = [
         text
-        for text in texts
-        if _tokens(url, _normalised(tokenizer, text), parse_special=False)
+        for text, plain in zip(texts, given, strict=True)
+        if _tokens(url, plain, parse_special=False)
         != tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ]
+    changed = sum(text != plain for text, plain in zip(texts, given, strict=True))
+    return Comparison(len(texts), differing, changed)
 
 
-def chat_differences(
+def compare_chats(
     url: str, tokenizer: PreTrainedTokenizerFast, chats: Sequence[Sequence[Message]]
-) -> list[str]:
-    """Return the chats that the endpoint renders or tokenises otherwise than training does.
+) -> Comparison:
+    """Return whether the endpoint renders and tokenises the chats as training does.
 
     A chat that quotes a special token is left out: llama.cpp cannot tell it from a real one.
     A chat which the template refuses is left out, too.
     """
     vocabulary = vocabulary_of(tokenizer)
     differing: list[str] = []
+    compared = changed = 0
     for chat in chats:
         if any(token in m["content"] for token in vocabulary.special for m in chat):
             continue
@@ -167,13 +183,15 @@ def chat_differences(
             expected = encode(chat, vocabulary).input_ids
         except TunewrightError:
             continue
+        plain = _normalised(tokenizer, text)
+        compared, changed = compared + 1, changed + (plain != text)
         served = post(url, "/apply-template", {"messages": prompt})["prompt"]
         bos = vocabulary.bos_token
         if served.removeprefix(bos) != question.removeprefix(bos):
             differing.append(question)
-        elif _tokens(url, _normalised(tokenizer, text), parse_special=True) != expected:
+        elif _tokens(url, plain, parse_special=True) != expected:
             differing.append(text)
-    return differing
+    return Comparison(compared, differing, changed)
 
 
 def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:

@@ -13,8 +13,8 @@ from jinja2 import ChainableUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunewright.artifacts import Artifact, Kind, load_artifact, writing
-from tunewright.config.load import dump_config
 from tunewright.config.inputs import settings_of
+from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.events import Listener
 from tunewright.report import _plots, view

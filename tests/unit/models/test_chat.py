@@ -1,5 +1,7 @@
 """Masks and tokens, against Transformers' own rendering as the independent reference."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,6 +143,5 @@ def test_forms_of_rows(row, contents):
     ],
 )
 def test_rows_that_cannot_be_used(row, words):
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(words)):
         messages_of(row)
-    assert words in str(caught.value)
