@@ -2,22 +2,22 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact, make_key
 from tunewright.config.inputs import settings_of
 from tunewright.config.load import PRESET, dump_config, load_config
 from tunewright.config.schema import Config
 from tunewright.data import check, input_digests, prepare
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import compare
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.merge import merge
-from tunewright.publish import publish
+from tunewright.publish import is_published, publish
 from tunewright.report import report
 from tunewright.train import plan, train
 
@@ -25,7 +25,9 @@ Stage = Literal[
     "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-CONFIG_FILE = "config.yaml"
+CONFIG_FILE = "run.yaml"
+ASIDE: tuple[Stage, ...] = ("check", "plan")
+"""Stages that nothing is made of: done again, they leave the later ones as they are."""
 
 Artifacts = Mapping[Kind, Artifact]
 
@@ -60,6 +62,18 @@ class Outcome:
     artifact: Artifact
     skipped: bool
     seconds: float
+
+
+class PublishingRefusedError(TunewrightError):
+    """Publishing was refused; everything else of the run is done.
+
+    Attributes:
+        outcomes: Of the stages that are done, the report included.
+    """
+
+    def __init__(self, problems: Iterable[Problem], outcomes: Sequence[Outcome]) -> None:
+        super().__init__(problems)
+        self.outcomes = outcomes
 
 
 STEPS: Mapping[Stage, Step] = {
@@ -102,7 +116,6 @@ def run(
     Raises:
         TunewrightError: As the stages do.
     """
-    _remember(config)
     outcomes: list[Outcome] = []
     found: dict[Kind, Artifact] = {}
     refused: TunewrightError | None = None
@@ -110,21 +123,20 @@ def run(
     for stage in STAGES[: STAGES.index(until) + 1] if until else STAGES:
         step = STEPS[stage]
         started = time.monotonic()
-        artifact = None if again else _finished(config, step, found)
-        again = artifact is None
-        if artifact is None:
-            try:
-                artifact = step.make(config, found, listener)
-            except TunewrightError as error:
-                if stage != "publish":
-                    raise
-                refused = error
-                continue
+        finished = None if again else _finished(config, step, found)
+        again = again or (finished is None and stage not in ASIDE)
+        try:
+            artifact = finished or step.make(config, found, listener)
+        except TunewrightError as error:
+            if stage != "publish":
+                raise
+            refused = error
+            continue
+        _remember(config)
         found[step.kind] = artifact
-        skipped = not again
-        outcomes.append(Outcome(stage, artifact, skipped, time.monotonic() - started))
+        outcomes.append(Outcome(stage, artifact, finished is not None, time.monotonic() - started))
     if refused:
-        raise refused
+        raise PublishingRefusedError(refused.problems, outcomes) from refused
     return outcomes
 
 
@@ -135,16 +147,20 @@ def run_stage(
 
     Raises:
         TunewrightError: E_ARTIFACT_MISSING names the command that makes what is missing.
+            E_ARTIFACT_INVALID, what is there was made from something else than what is there now.
     """
     step = STEPS[stage]
-    found: Artifacts = (
-        present(config)
-        if stage == "report"
-        else {kind: load_artifact(Path(config.run_dir) / kind, kind) for kind in step.parents}
-    )
-    _remember(config)
+    run_dir = Path(config.run_dir)
+    found: Artifacts
+    if stage == "report":
+        found = present(config)
+    else:
+        found = {kind: load_artifact(run_dir / kind, kind, verify=True) for kind in step.parents}
+        problems = _mismatches(run_dir, found)
+        if problems:
+            raise TunewrightError(problems)
     if stage == "publish":
-        return publish(
+        artifact = publish(
             config,
             found["adapter"],
             found["evaluation"],
@@ -152,17 +168,43 @@ def run_stage(
             force=force,
             listener=listener,
         )
-    return step.make(config, found, listener)
+    else:
+        artifact = step.make(config, found, listener)
+    _remember(config)
+    return artifact
 
 
 def present(config: Config) -> dict[Kind, Artifact]:
-    """Return the artifacts of a run that are complete, in the order of the stages."""
+    """Return the artifacts of a run that are complete and belong together, in the order of the stages."""
     found: dict[Kind, Artifact] = {}
+    run_dir = Path(config.run_dir)
     for step in STEPS.values():
-        path = Path(config.run_dir) / step.kind
-        if (path / MANIFEST).is_file() and step.kind != "report":
-            found[step.kind] = load_artifact(path, step.kind)
+        if not (run_dir / step.kind / MANIFEST).is_file() or step.kind == "report":
+            continue
+        artifact = load_artifact(run_dir / step.kind, step.kind)
+        if not _mismatches(run_dir, {step.kind: artifact}):
+            found[step.kind] = artifact
     return found
+
+
+def _mismatches(run_dir: Path, found: Artifacts) -> list[Problem]:
+    """Return a problem for every artifact, up to the first, that was made from another parent."""
+    problems: list[Problem] = []
+    seen: set[Kind] = set()
+    todo = list(found.values())
+    while todo:
+        artifact = todo.pop()
+        for name, digest in artifact.parents.items():
+            kind = cast("Kind", name)
+            parent = load_artifact(run_dir / kind, kind)
+            if parent.digest != digest:
+                message = f"The {artifact.kind} was made from another {kind} than the one here."
+                fix = f"tunewright run {run_dir}"
+                problems.append(Problem("E_ARTIFACT_INVALID", message, str(artifact.path), fix))
+            if kind not in seen:
+                seen.add(kind)
+                todo.append(parent)
+    return problems
 
 
 def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
@@ -178,10 +220,11 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
         if (folder / CONFIG_FILE).is_file():
             config = load_config(folder / CONFIG_FILE, overrides)
             # The folder may have been moved or may be named from elsewhere: it is where it was found.
-            return config.model_copy(update={"output_dir": str(folder)})
+            elsewhere = any(o.startswith("output_dir=") for o in overrides)
+            return config if elsewhere else config.model_copy(update={"output_dir": str(folder)})
     raise failure(
         "E_NOT_FOUND",
-        "The folder is not a run: it has no config.yaml.",
+        "The folder is not a run: it has no run.yaml.",
         where=target,
         fix="Name a config file, or a folder that `tunewright run` has made.",
     )
@@ -193,6 +236,8 @@ def _finished(config: Config, step: Step, found: Artifacts) -> Artifact | None:
     try:
         artifact = load_artifact(path, step.kind)
     except TunewrightError:
+        return None
+    if step.kind == "published" and not is_published(config, artifact):
         return None
     settings = settings_of(config, step.kind)
     if step.kind == "dataset":

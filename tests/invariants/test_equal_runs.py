@@ -14,7 +14,11 @@ def losses(artifact) -> list[float]:
     ]
 
 
-ONE_EPOCH = ("train.num_train_epochs=1", "train.dtype=float32")
+ONE_EPOCH = (
+    "train.num_train_epochs=1",
+    "train.dtype=float32",
+    "train.train_sampling_strategy=random",
+)
 
 
 @pytest.fixture(scope="module")

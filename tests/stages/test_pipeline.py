@@ -106,6 +106,63 @@ def test_a_changed_option_redoes_what_it_determines(project):
     assert [name for name, skipped in stages.items() if not skipped] == ["merge"]
 
 
+def test_an_export_option_does_not_train_again(project):
+    before = digests(project / "runs" / "small")["adapter"]
+    done = tunewright("run", "c.yaml", "--json", "--set", "export.quantization=[Q8_0]", cwd=project)
+    stages = {s["stage"]: s["skipped"] for s in json.loads(done.stdout)["stages"]}
+    assert stages["plan"] is False
+    assert [stages[s] for s in ("prepare", "check", "train", "compare")] == [True] * 4
+    assert stages["export"] is False
+    assert digests(project / "runs" / "small")["adapter"] == before
+
+
+def test_artifacts_that_do_not_belong_together_are_refused(project, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(project / "runs" / "small", run)
+    assert tunewright("prepare", str(run), "--set", "seed=7", cwd=project).returncode == 0
+    done = tunewright("merge", str(run), cwd=project)
+    assert done.returncode == 4
+    assert "The adapter was made from another dataset than the one here." in done.stderr
+    rows = run / "dataset" / "train.jsonl"
+    rows.write_text(rows.read_text() + "\n")
+    assert "ERROR E_ARTIFACT_INVALID" in tunewright("train", str(run), cwd=project).stderr
+
+
+def test_a_lost_store_is_published_to_again(project, tmp_path):
+    done = tunewright(
+        "run", "c.yaml", "--json", "--set", f"publish.store={tmp_path / 's'}", cwd=project
+    )
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "s")
+    done = tunewright(
+        "run", "c.yaml", "--json", "--set", f"publish.store={tmp_path / 's'}", cwd=project
+    )
+    stages = {s["stage"]: s["skipped"] for s in json.loads(done.stdout)["stages"]}
+    assert stages["publish"] is False
+    assert (tmp_path / "s" / "AGENT_MODEL_MAP.json").is_file()
+
+
+def test_nothing_of_this_machine_travels_with_a_version(project):
+    for file in (project / "models").rglob("*"):
+        if file.is_file() and file.suffix in (".json", ".md", "", ".jinja"):
+            text = file.read_text(errors="replace")
+            assert str(project) not in text, file
+            assert "site-packages" not in text, file
+            assert "/assets/tiny" not in text, file
+
+
+def test_no_arguments_show_the_help(project):
+    done = tunewright(cwd=project)
+    assert done.returncode == 0
+    assert "Usage: tunewright" in done.stdout
+
+
+def test_store_and_token_variables_come_from_dotenv(project, tmp_path):
+    (tmp_path / ".env").write_text(f"MODEL_STORE_ROOT={project / 'models'}\n")
+    done = tunewright("store", "list", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["versions"]
+
+
 def test_commands_work_on_the_run_folder_alone(project):
     done = tunewright("report", "runs/small", "--json", cwd=project)
     assert done.returncode == 0, done.stderr
@@ -165,6 +222,13 @@ BAD = [
     (["serve", "c.yaml", "--port", "70000"], 2, "E_USAGE"),
     (["chat", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
     (["report", "none"], 2, "E_NOT_FOUND"),
+    (["store", "verify", "--store", "typo"], 2, "E_NOT_FOUND"),
+    (["train", "c.yaml", "--set", "train.lora.target_modules=[foo]"], 2, "E_CONFIG_VALUE"),
+    (["train", "c.yaml", "--set", "train.lora.target_modules=q_proj"], 2, "E_CONFIG_VALUE"),
+    (["train", "c.yaml", "--set", "train.learning_rate=.inf"], 2, "E_CONFIG_VALUE"),
+    (["run", "c.yaml", "--set", "publish.version=2024-13-45"], 2, "E_USAGE"),
+    (["prepare", "c.yaml", "--set", "model.model_name_or_path=damaged"], 4, "E_MODEL"),
+    (["merge", "c.yaml", "--set", "output_dir=c.yaml"], 5, "E_IO"),
     (["store", "resolve", "nobody", "--store", "models"], None, "E_"),
     (["store", "show", "a", "b", "c", "--store", "models"], None, "E_"),
     (["store", "rollback", "writer", "v0", "--store", "models"], None, "E_"),
@@ -176,6 +240,9 @@ BAD = [
 def test_bad_input_gives_code_place_and_fix(project, args, code, name):
     (project / "bad.yaml").write_text("prepare:\n  source: x\n  mode2: y\n")
     (project / "bad.jsonl").write_text('{"prompt": "a"\n')
+    (project / "damaged").mkdir(exist_ok=True)
+    for file in ("config.json", "tokenizer.json", "model.safetensors"):
+        (project / "damaged" / file).write_text("{}")
     (project / "fresh.yaml").write_text("name: fresh\nprepare:\n  source: x\n")
     done = tunewright(*args, cwd=project)
     assert done.returncode == code if code else done.returncode not in (0, 1, 70)
@@ -201,14 +268,15 @@ def test_interrupted_anywhere_nothing_half_done_is_visible(project, tmp_path, se
         [sys.executable, "-m", "tunewright", "run", "c.yaml", "--until", "train"],
         cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert process.stderr is not None
-    for line in process.stderr:
-        if " train (" in line:
-            break
-    time.sleep(2)
-    process.send_signal(sent)
-    rest = process.stderr.read()
-    assert process.wait(30) == code
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if " train (" in line:
+                break
+        time.sleep(2)
+        process.send_signal(sent)
+        rest = process.stderr.read()
+        assert process.wait(30) == code
     assert "Traceback" not in rest
     run = tmp_path / "run"
     assert not (run / "adapter").exists()

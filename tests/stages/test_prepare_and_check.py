@@ -148,3 +148,25 @@ def test_rendered_rows_show_what_is_learned(make_config):
     learned = "".join(run["text"] for run in row["runs"] if run["learned"])
     assert learned.endswith("<|im_end|>")
     assert "Continue this narrative" not in learned
+
+
+def test_a_shared_system_message_and_short_equal_answers_are_no_copies(make_config, tmp_path):
+    system = "You are a careful reviewer of pull requests in a large team. " * 8
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": system},
+                {
+                    "role": "user",
+                    "content": f"Change number {n * 37} touches file f{n}.py. Accept it?",
+                },
+                {"role": "assistant", "content": "Approve." if n % 2 else "Reject."},
+            ]
+        }
+        for n in range(40)
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dataset = prepare(make_config(f"prepare.source={tmp_path / 'r.jsonl'}"))
+    answers = {row["messages"][-1]["content"] for row in rows_of(dataset, "train")}
+    assert answers == {"Approve.", "Reject."}
+    assert 6 <= dataset.facts["eval_rows"] <= 10

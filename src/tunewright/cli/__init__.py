@@ -39,6 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TunewrightError as error:
         _show(error.problems)
         return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        return 0
+    except OSError as error:
+        place = str(error.filename or "the system")
+        _show([Problem("E_IO", f"{error.strerror or error}.", place, CODES["E_IO"].fix)])
+        return CODES["E_IO"].exit_code
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context else "tunewright"

@@ -1,5 +1,6 @@
 """The commands. Each parses, calls one function, and prints what it returns."""
 
+import json
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -24,6 +25,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdou
 @click.version_option(package_name="tunewright")
 def cli() -> None:
     """From your own text to a fine-tuned language model you can trust."""
+    from tunewright.config.load import read_dotenv
+
+    read_dotenv()
 
 
 def _target(function: Function) -> Function:
@@ -51,10 +55,14 @@ def _run(
     from tunewright.cli import render
 
     config = pipeline.config_of(target, overrides)
-    with render.progress() as listener:
-        outcomes = pipeline.run(
-            config, until=cast("pipeline.Stage | None", until), listener=listener
-        )
+    try:
+        with render.progress() as listener:
+            outcomes = pipeline.run(
+                config, until=cast("pipeline.Stage | None", until), listener=listener
+            )
+    except pipeline.PublishingRefusedError as refusal:
+        render.outcomes(config, refusal.outcomes, as_json=as_json)
+        raise
     render.outcomes(config, outcomes, as_json=as_json)
 
 
@@ -102,6 +110,8 @@ def check(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     Example: tunewright check rows.jsonl
     """
     if target.endswith(".jsonl"):
+        if overrides:
+            raise click.UsageError("--set has no meaning for a file of rows.")
         from pathlib import Path
 
         from tunewright.cli import render
@@ -200,7 +210,9 @@ def serve(target: str, overrides: tuple[str, ...], host: str | None, port: int |
     from tunewright.serve import serve as serve_forever
 
     given = {"host": host, "port": port}
-    extra = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
+    extra = [
+        f"serve.{key}={json.dumps(value)}" for key, value in given.items() if value is not None
+    ]
     config = pipeline.config_of(target, (*overrides, *extra))
     exported = pipeline.exported_of(config)
     with render.progress() as listener:
@@ -234,9 +246,9 @@ ROOT = click.option("--store", "root", metavar="DIR", help="The store; MODEL_STO
 def _root(root: str | None) -> Any:
     from pathlib import Path
 
-    from tunewright.publish.store import store_root
+    from tunewright.publish.store import existing, store_root
 
-    return Path(root) if root else store_root()
+    return existing(Path(root) if root else store_root())
 
 
 @store.command("list")

@@ -14,7 +14,8 @@ DETERMINED_BY: Mapping[str, tuple[str, ...]] = {
     "merged": ("model", "merge"),
     "exported": ("name", "model", "train", "export"),
     "published": ("name", "publish"),
-    "report": ("name", "compare"),
+    # it shows the config; only where the run lies makes no difference
+    "report": tuple(name for name in Config.model_fields if name != "output_dir"),
 }
 
 

@@ -23,12 +23,9 @@ Path_ = tuple[str | int, ...]
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the config of a YAML file or `preset:NAME`, with `section.key=value` overrides applied.
 
-    A `.env` file in the current folder is read into the environment first; variables that are set stay.
-
     Raises:
         TunewrightError: E_NOT_FOUND, E_CONFIG_FILE, or every E_CONFIG_KEY and E_CONFIG_VALUE there is.
     """
-    load_dotenv(Path(".env"))
     text, where = _read(source)
     tree, lines = _parse(text, where)
     places = {path: f"{where}:{line}" for path, line in lines.items()}
@@ -36,6 +33,18 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         path = _apply(tree, override)
         places[path] = f"--set {override}"
     return _validate(tree, where, places)
+
+
+def read_dotenv() -> None:
+    """Read `.env` of the current folder into the environment; variables that are set stay.
+
+    Raises:
+        TunewrightError: E_CONFIG_FILE, it is not UTF-8.
+    """
+    try:
+        load_dotenv(Path(".env"))
+    except UnicodeDecodeError as error:
+        raise failure("E_CONFIG_FILE", "It is not UTF-8 text.", where=".env") from error
 
 
 def dump_config(config: Config) -> str:
@@ -119,7 +128,7 @@ def _parse(text: str, where: str) -> tuple[dict[str, Any], dict[Path_, int]]:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         problems = list(_walk(node, (), where, lines))
         tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         message = str(getattr(error, "problem", None) or "cannot be read")
         raise failure(
@@ -147,8 +156,14 @@ def _walk(
     problems: list[Problem] = []
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            child = (*path, key.value)
             line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                message = "A key is a word, not a list or mapping."
+                problems.append(
+                    Problem("E_CONFIG_KEY", message, f"{where}:{line}", "Write key: value.")
+                )
+                continue
+            child = (*path, key.value)
             if child in lines:
                 problems.append(
                     Problem(
@@ -179,7 +194,8 @@ def _apply(tree: dict[str, Any], override: str) -> Path_:
         )
     node = tree
     for part in path[:-1]:
-        child = node.setdefault(part, {})
+        child: object = node.get(part) or {}
+        node[part] = child
         if not isinstance(child, dict):
             raise failure(
                 "E_USAGE", f"'{part}' is a value, not a section.", where=f"--set {override}"
@@ -187,7 +203,7 @@ def _apply(tree: dict[str, Any], override: str) -> Path_:
         node = cast("dict[str, Any]", child)
     try:
         node[path[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise failure(
             "E_USAGE", "The value is not valid YAML.", where=f"--set {override}"
         ) from error
@@ -196,7 +212,7 @@ def _apply(tree: dict[str, Any], override: str) -> Path_:
 
 def _validate(tree: Mapping[str, Any], where: str, places: Mapping[Path_, str]) -> Config:
     try:
-        return Config.model_validate(_numbers(tree))
+        return Config.model_validate(tree)
     except ValidationError as error:
         raise TunewrightError(
             _problem(
@@ -204,18 +220,6 @@ def _validate(tree: Mapping[str, Any], where: str, places: Mapping[Path_, str]) 
             )
             for item in error.errors(include_url=False)
         ) from error
-
-
-def _numbers(value: Any) -> Any:
-    """Read `2e-4` as a number: YAML 1.1 takes it for text because the dot is missing."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in cast("dict[str, Any]", value).items()}
-    if isinstance(value, str) and value[:1].isdigit() and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _problem(

@@ -14,7 +14,9 @@ QuantizationType = Literal["F32", "F16", "BF16", "Q8_0"]
 class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ModelSection(Section):
@@ -87,7 +89,7 @@ class LoraSection(Section):
         default=32, ge=1, description="Scale: the update is multiplied by lora_alpha / r."
     )
     lora_dropout: float = Field(default=0.0, ge=0, lt=1, description="Dropout before the adapter.")
-    target_modules: str | tuple[str, ...] = Field(
+    target_modules: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         default="all-linear", description="`all-linear`, or a list of module names."
     )
     use_rslora: bool = Field(default=False, description="Scale by lora_alpha / sqrt(r) instead.")
@@ -117,6 +119,10 @@ class TrainSection(Section):
     )
     optim: Literal["adamw_torch", "adamw_torch_fused"] = Field(
         default="adamw_torch", description="Optimizer."
+    )
+    train_sampling_strategy: Literal["auto", "random", "group_by_length"] = Field(
+        default="auto",
+        description="Order of rows; `auto`: by length where padding costs 10 % or more.",
     )
     eval_steps: int | None = Field(
         default=None,

@@ -11,6 +11,19 @@ PERMUTATIONS = 128
 WORDS = 5
 
 
+SHORT_ANSWER_WORDS = 20
+"""Answers of fewer words may be equal without being copies: yes, no, approve."""
+
+
+def near_copies(
+    questions_and_answers: Sequence[str], answers: Sequence[str], threshold: float
+) -> set[tuple[int, int]]:
+    """Return pairs of rows that are near copies as a whole, or in an answer of 20 words or more."""
+    long = [n for n, answer in enumerate(answers) if len(answer.split()) >= SHORT_ANSWER_WORDS]
+    pairs = near_pairs([answers[n] for n in long], threshold)
+    return {*near_pairs(questions_and_answers, threshold), *((long[i], long[j]) for i, j in pairs)}
+
+
 def near_pairs(texts: Sequence[str], threshold: float) -> list[tuple[int, int]]:
     """Return pairs (i, j), i < j, whose word 5-grams have a Jaccard similarity of `threshold` or more.
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, PrepareSection
-from tunewright.data._near import histogram, near_pairs
+from tunewright.data._near import histogram, near_copies
 from tunewright.data.manuscript import Chunk, Dropped, chunk, sentences
 from tunewright.data.rows import answer_of, read_rows, text_of, write_rows
 from tunewright.data.sources import Source, digests, find
@@ -189,8 +189,7 @@ def _split(gathered: Gathered, options: PrepareSection, seed: int) -> tuple[set[
         raise failure("E_DATA_EMPTY", "There is no text in it.", where=options.source)
     texts = [text_of(row) for row in gathered.rows]
     answers = [answer_of(row) for row in gathered.rows]
-    linked = near_pairs(texts, options.near_duplicate_threshold)
-    linked += near_pairs(answers, options.near_duplicate_threshold)
+    linked = near_copies(texts, answers, options.near_duplicate_threshold)
     try:
         held = hold_out(clusters(gathered.groups, linked), texts, options.eval_split, seed)
     except ValueError as error:
@@ -198,9 +197,14 @@ def _split(gathered: Gathered, options: PrepareSection, seed: int) -> tuple[set[
             "E_DATA_EMPTY",
             f"Nothing can be held out: {error}.",
             where=options.source,
-            fix="Add text, or set prepare.min_tokens and prepare.max_tokens lower.",
+            fix="Add text or rows of other sources; for a manuscript, a lower prepare.max_tokens helps.",
         ) from error
-    return held, len(set(linked))
+    share = sum(len(texts[row]) for row in held) / sum(map(len, texts))
+    if not options.eval_split / 1.5 <= share <= options.eval_split * 1.5:
+        gathered.notes.append(
+            f"{share:.0%} of the text are held out: what belongs together is large"
+        )
+    return held, len(linked)
 
 
 def _statistics(

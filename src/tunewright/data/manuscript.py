@@ -12,9 +12,15 @@ from itertools import pairwise
 CHAPTER, SCENE, PARAGRAPH, SENTENCE = 3, 2, 1, 0
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
 
+_NUMBER = (
+    r"(?:[IVXLCDM]+|[ivxlcdm]+|\d+|(?i:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+    r"|thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|first"
+    r"|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last))"
+)
 _HEADING = re.compile(
-    r"(?:#{1,6}\s.*|(?:chapter|part|book|letter|volume|canto|act)\b[\s.:—-]*(?:[ivxlcdm]+|\d+|the\b.*|[a-z]+)\b.{0,80})$",
-    re.IGNORECASE,
+    r"#{1,6}\s.*|(?i:chapter|part|book|letter|volume|canto|act)\s+(?:(?i:the)\s+)?"
+    + _NUMBER
+    + r"\b(?:[\s.:—-].{0,80})?"
 )
 _SCENE = re.compile(r"\s*(?:[*#~•⁂—-]\s*){1,}$")
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[\"'“‘(\[—-]*[A-Z0-9])")
@@ -156,11 +162,15 @@ def _join(parts: Sequence[Sentence]) -> str:
 
 
 def _is_heading(block: str) -> bool:
-    if "\n" in block or len(block) > 100:
+    """Tell a heading: marked, numbered, or in capitals; dialogue in capitals ends as a sentence does."""
+    if "\n" in block or len(block) > 100 or not (block[:1].isupper() or block[:1] == "#"):
         return False
+    if _HEADING.fullmatch(block):
+        return True
     letters = [c for c in block if c.isalpha()]
     shouted = bool(letters) and all(c.isupper() for c in letters) and len(block) <= 80
-    return bool(_HEADING.fullmatch(block)) or (shouted and not block.endswith(('!"', "!'", "?")))
+    bare = block.rstrip("\"'”’)")
+    return shouted and (bare[-1].isalnum() or (bare.endswith(".") and " " in bare))
 
 
 def _paragraphs(text: str) -> list[tuple[int, int, int]]:
@@ -180,7 +190,9 @@ def _paragraphs(text: str) -> list[tuple[int, int, int]]:
     at = end = 0
     for number, line in enumerate(text.split("\n"), 1):
         body = line.strip()
-        alone = _is_heading(body) or bool(_SCENE.fullmatch(body))
+        # In wrapped text a line that looks like a heading may be the middle of a sentence.
+        heading = _is_heading(body) and (begin is None or not wrapped)
+        alone = heading or bool(_SCENE.fullmatch(body))
         if begin is not None and (not body or alone):
             found.append((begin[0], end, begin[1]))
             begin = None

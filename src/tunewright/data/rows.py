@@ -76,8 +76,8 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def text_of(row: Mapping[str, Any]) -> str:
-    """Return all text of a row, for comparing rows with each other."""
-    return "\n".join(message["content"] for message in messages_of(row))
+    """Return the text of a row, for comparing rows; a system message is the same in all and left out."""
+    return "\n".join(m["content"] for m in messages_of(row) if m["role"] != "system")
 
 
 def answer_of(row: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ def find(source: str, form: str) -> Source:
     path = _path(source)
     if path.is_dir():
         known = TEXT_SUFFIXES | ROW_SUFFIXES
-        files = sorted((p for p in path.iterdir() if p.suffix.lower() in known), key=natural)
+        files = sorted((p for p in path.iterdir() if _is_text(p, known)), key=natural)
         if not files:
             raise failure("E_NOT_FOUND", "The folder has no .txt, .md or .jsonl file.", where=path)
     elif path.is_file():
@@ -45,6 +45,11 @@ def find(source: str, form: str) -> Source:
     else:
         raise failure("E_NOT_FOUND", "There is no such file or folder.", where=source)
     return _decide(files, form)
+
+
+def _is_text(path: Path, suffixes: frozenset[str]) -> bool:
+    """Tell files of a kind; what systems hide (`._name`, `.name`) is not the user's text."""
+    return path.is_file() and path.suffix.lower() in suffixes and not path.name.startswith(".")
 
 
 def digests(source: Source) -> dict[str, str]:

@@ -95,7 +95,7 @@ def prove(base: Path, adapter: Path, merged: Path, rows: Path, config: Config) -
         )
     found = agreement(base, adapter, merged, rows, config.train.max_length)
     limits = config.merge
-    if found.mean_kl > limits.max_mean_kl or found.top1_agreement < limits.min_top1_agreement:
+    if not _agrees(found, config):
         raise failure(
             "E_GATE_MERGE",
             f"Mean KL {found.mean_kl:.2e} nats (limit {limits.max_mean_kl:.0e}), top-1 agreement "
@@ -167,6 +167,12 @@ def _sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
+def _agrees(found: Agreement, config: Config) -> bool:
+    """Tell whether the figures keep to the limits; a figure that is no number does not."""
+    limits = config.merge
+    return found.mean_kl <= limits.max_mean_kl and found.top1_agreement >= limits.min_top1_agreement
+
+
 def _gates(found: Agreement, merged: int, config: Config) -> list[dict[str, Any]]:
     return [
         {
@@ -179,6 +185,6 @@ def _gates(found: Agreement, merged: int, config: Config) -> list[dict[str, Any]
             "gate": "merged computes what base with adapter computes",
             "value": f"mean KL {found.mean_kl:.1e} nats, top-1 {found.top1_agreement:.1%}",
             "limit": f"{config.merge.max_mean_kl:.0e}, {config.merge.min_top1_agreement:.0%}",
-            "passed": found.mean_kl <= config.merge.max_mean_kl,
+            "passed": _agrees(found, config),
         },
     ]

@@ -78,7 +78,7 @@ def endpoint(
     holder = threading.Thread(target=_hold, args=(params, started, stop), daemon=True)
     holder.start()
     try:
-        outcome = started.get()
+        outcome = _outcome(started, holder)
         if isinstance(outcome, Exception):
             raise failure(
                 "E_ARTIFACT_INVALID", f"llama.cpp cannot use the GGUF file: {outcome}.", where=gguf
@@ -87,6 +87,18 @@ def endpoint(
     finally:
         stop.set()
         holder.join()
+
+
+def _outcome(
+    started: "queue.SimpleQueue[str | Exception]", holder: threading.Thread
+) -> str | Exception:
+    """Return what the thread says, or that it died without a word."""
+    while True:
+        try:
+            return started.get(timeout=1)
+        except queue.Empty:
+            if not holder.is_alive():
+                return RuntimeError("it ended without an answer")
 
 
 def _hold(

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from httpx import HTTPError
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import PeftModel
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -49,9 +52,13 @@ def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     patterns = _SMALL_PATTERNS + (_WEIGHT_PATTERNS if weights else [])
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
+        reason = _reason(error)
         raise failure("E_HUB", f"'{name}' cannot be fetched: {reason}", where=name) from error
+
+
+def _reason(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _require(folder: Path, *, weights: bool) -> None:
@@ -77,16 +84,26 @@ def _require(folder: Path, *, weights: bool) -> None:
         )
 
 
+def _require_tokenizer(file: Path) -> None:
+    try:
+        Tokenizer.from_file(str(file))
+    except Exception as error:
+        raise failure(
+            "E_MODEL", f"tokenizer.json is damaged: {_reason(error)}.", where=file
+        ) from error
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a model folder.
 
     Raises:
         TunewrightError: E_MODEL, it is not a fast tokenizer or has no chat template.
     """
+    _require_tokenizer(folder / "tokenizer.json")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _reason(error)
         raise failure(
             "E_MODEL", f"The tokenizer cannot be loaded: {reason}", where=folder
         ) from error
@@ -145,12 +162,16 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, **options
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = _reason(error)
         raise failure("E_MODEL", f"The model cannot be loaded: {reason}", where=folder) from error
     return model.eval()
 
 
 def load_tuned(base: Path, adapter: Path, dtype: str = "float32") -> PeftModel:
     """Return the base with the adapter on it; `with model.disable_adapter()` gives the base."""
-    return PeftModel.from_pretrained(load_model(base, dtype), adapter).eval()
+    try:
+        return PeftModel.from_pretrained(load_model(base, dtype), adapter).eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        message = f"The adapter cannot be loaded: {_reason(error)}"
+        raise failure("E_ARTIFACT_INVALID", message, where=adapter) from error

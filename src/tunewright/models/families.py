@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tunewright.errors import failure
+
+DENSE = frozenset(["llama", "mistral", "qwen2", "qwen3"])
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -62,9 +65,18 @@ def read_shape(folder: Path) -> Shape:
     """Return the sizes of the model in a folder.
 
     Raises:
-        KeyError: config.json lacks a size.
+        TunewrightError: E_MODEL, it is not a decoder of a known kind.
     """
-    data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    file = folder / "config.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    kind = data.get("model_type")
+    if kind not in DENSE:
+        raise failure(
+            "E_MODEL",
+            f"Models of type '{kind}' are not supported.",
+            where=file,
+            fix=f"Use a model of type {', '.join(sorted(DENSE))}.",
+        )
     heads = data["num_attention_heads"]
     head = data.get("head_dim") or data["hidden_size"] // heads
     return Shape(

@@ -1,8 +1,17 @@
 """Run -> version in the local store. `store.py` reads it and moves its map."""
 
-from tunewright.artifacts import Artifact
+from tunewright.artifacts import MANIFEST, Artifact, sha256
 from tunewright.config.schema import Config
 from tunewright.events import SILENT, Listener
+from tunewright.publish.store import store_root, version_path
+
+
+def is_published(config: Config, published: Artifact) -> bool:
+    """Tell whether the version that a receipt names is in the store, as it was published."""
+    facts = published.facts
+    place = version_path(store_root(config), facts["agent"], facts["adapter"], facts["version"])
+    manifest = place / MANIFEST
+    return manifest.is_file() and sha256(manifest) == facts["manifest_sha256"]
 
 
 def publish(

@@ -55,6 +55,22 @@ def store_root(config: Config | None = None) -> Path:
     return Path(named or os.environ.get("MODEL_STORE_ROOT") or "store").expanduser()
 
 
+def existing(root: Path) -> Path:
+    """Return the store's folder.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, there is none: an empty answer would look like a good one.
+    """
+    if not root.is_dir():
+        raise failure(
+            "E_NOT_FOUND",
+            "There is no store here.",
+            where=root,
+            fix="Name it with --store, or publish first.",
+        )
+    return root
+
+
 def list_versions(root: Path) -> list[Version]:
     """Return all versions, by agent, adapter and time; files are not read.
 

@@ -9,7 +9,7 @@ from tunewright import accel
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
-from tunewright.errors import Problem, TunewrightError
+from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import disk_space
 from tunewright.models._load import device, load_tokenizer, resolve_model
@@ -29,14 +29,15 @@ def plan(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
     tokenizer = load_tokenizer(base)
     rows = token_rows(read_side(dataset.path / "train.jsonl"), tokenizer, options.max_length)
     lengths = [len(row["input_ids"]) for row in rows]
-    targets = (
-        LINEARS if options.lora.target_modules == "all-linear" else options.lora.target_modules
-    )
-    disk = disk_need(config, shape)
-    _refuse(config, shape, targets, disk)
+    if not rows:
+        raise failure("E_NOTHING_TO_LEARN", "No row has an answer left.", where=dataset.path)
+    refuse(config, shape)
+    targets, disk = _targets(config), disk_need(config, shape)
     where = device()
     dtype = accel.precision(options.dtype, where, accel.measure_speeds(where))
-    order = accel.batching(lengths, options.per_device_train_batch_size)
+    order = accel.batching(
+        options.train_sampling_strategy, lengths, options.per_device_train_batch_size
+    )
     trainable = shape.lora_parameters(options.lora.r, targets)
     memory = training_memory(
         shape,
@@ -99,8 +100,19 @@ def disk_need(config: Config, shape: Shape) -> int:
     return int(1.1 * (shape.matrix_parameters() * factors + lora))
 
 
-def _refuse(config: Config, shape: Shape, targets: Any, disk: int) -> None:
+def _targets(config: Config) -> tuple[str, ...]:
+    named = config.train.lora.target_modules
+    return LINEARS if named == "all-linear" else named
+
+
+def refuse(config: Config, shape: Shape) -> None:
+    """Refuse a run that cannot end well.
+
+    Raises:
+        TunewrightError: Everything that is wrong, at once.
+    """
     problems: list[Problem] = []
+    disk = disk_need(config, shape)
     if config.train.max_length > shape.context:
         problems.append(
             Problem(
@@ -110,7 +122,7 @@ def _refuse(config: Config, shape: Shape, targets: Any, disk: int) -> None:
                 f"--set train.max_length={shape.context}",
             )
         )
-    unknown = [name for name in targets if name not in LINEARS]
+    unknown = [name for name in _targets(config) if name not in LINEARS]
     if unknown:
         problems.append(
             Problem(

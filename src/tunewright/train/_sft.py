@@ -28,7 +28,8 @@ from tunewright.config.schema import Config, LoraSection, TrainSection
 from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.models._load import device, load_model, load_tokenizer, resolve_model
-from tunewright.train._plan import eval_interval, total_steps
+from tunewright.models.families import read_shape
+from tunewright.train._plan import eval_interval, refuse, total_steps
 from tunewright.train._rows import read_side, token_rows
 
 
@@ -46,6 +47,7 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
         raise failure(
             "E_NOTHING_TO_LEARN", "A side of the split has no row left.", where=dataset.path
         )
+    refuse(config, read_shape(base))
     steps = total_steps(len(sides["train"]), options)
     interval = eval_interval(steps, len(sides["train"]), options)
     choices = _choose(options, [len(row["input_ids"]) for row in sides["train"]])
@@ -74,7 +76,7 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
             trainer.remove_callback(unwanted)
         listener.started("train", steps, "steps")
         trainer.train()
-        _save(trainer, draft.path)
+        _save(trainer, draft.path, config.model.model_name_or_path, config.model.revision)
         tokenizer.save_pretrained(draft.path)
         shutil.rmtree(checkpoints, ignore_errors=True)
         draft.facts |= log.facts() | {
@@ -128,7 +130,8 @@ class Log(TrainerCallback):
     def facts(self) -> dict[str, Any]:
         """Return the curves and the best evaluation."""
         evaluations = self._series("eval_loss")
-        best_step, best_loss = min(evaluations, key=lambda point: point[1])
+        # Trainer keeps no checkpoint of the evaluation before training.
+        best_step, best_loss = min(evaluations[1:], key=lambda point: point[1])
         return {
             "train_losses": self._series("loss"),
             "eval_losses": evaluations,
@@ -156,7 +159,9 @@ def _choose(options: TrainSection, lengths: list[int]) -> dict[str, accel.Choice
     where = device()
     choices = (
         accel.precision(options.dtype, where, accel.measure_speeds(where)),
-        accel.batching(lengths, options.per_device_train_batch_size),
+        accel.batching(
+            options.train_sampling_strategy, lengths, options.per_device_train_batch_size
+        ),
     )
     return {choice.name: choice for choice in choices}
 
@@ -218,11 +223,17 @@ def _stopping(options: TrainSection) -> list[TrainerCallback]:
     return [] if patience is None else [EarlyStoppingCallback(early_stopping_patience=patience)]
 
 
-def _save(trainer: SFTTrainer, folder: Path) -> None:
+def _save(trainer: SFTTrainer, folder: Path, base: str, revision: str | None) -> None:
     model = trainer.model
     if not isinstance(model, PeftModel):
         raise TypeError(f"expected an adapter, got {type(model).__name__}")
     model.save_pretrained(str(folder))
+    # PEFT names the base by where it lies on this machine, in the config and in an empty model card.
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings |= {"base_model_name_or_path": base, "revision": revision}
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _gates(facts: dict[str, Any]) -> list[dict[str, Any]]:

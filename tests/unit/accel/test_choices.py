@@ -19,7 +19,8 @@ def test_precision_follows_the_measured_speeds(wanted, speeds, value):
 
 
 def test_batching_groups_only_where_padding_costs():
-    assert batching([100] * 16, 4).value == "random"
-    assert batching([10, 200] * 8, 4).value == "group_by_length"
-    assert "49%" not in batching([10, 200] * 8, 4).reason
-    assert "48%" in batching([10, 200] * 8, 4).reason
+    assert batching("auto", [100] * 16, 4).value == "random"
+    assert batching("auto", [10, 200] * 8, 4).value == "group_by_length"
+    assert batching("random", [10, 200] * 8, 4).value == "random"
+    assert "49%" not in batching("auto", [10, 200] * 8, 4).reason
+    assert "48%" in batching("auto", [10, 200] * 8, 4).reason

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tunewright.config.inputs import DETERMINED_BY, settings_of
-from tunewright.config.load import dump_config, load_config, preset_names
+from tunewright.config.load import dump_config, load_config, preset_names, read_dotenv
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 
@@ -128,7 +128,7 @@ def test_dotenv_is_read_and_does_not_override(tmp_path, monkeypatch):
     monkeypatch.setenv("TW_TEST_OLD", "from_shell")
     monkeypatch.setenv("TW_TEST_NEW", "x")
     monkeypatch.delenv("TW_TEST_NEW")
-    load_config("preset:demo")
+    read_dotenv()
     assert os.environ["TW_TEST_NEW"] == "from_file"
     assert os.environ["TW_TEST_OLD"] == "from_shell"
     monkeypatch.delenv("TW_TEST_NEW")

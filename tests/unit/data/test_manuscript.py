@@ -3,6 +3,7 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import SHARED
 
 from tunewright.data.manuscript import chunk, sentences
 
@@ -110,3 +111,35 @@ def test_remainder_is_not_left_too_short():
 def test_nothing_in_nothing_out():
     assert chunks_of("")[0] == []
     assert chunks_of("\n\n \n")[0] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "heading"),
+    [
+        ("Chapter One", True),
+        ("CHAPTER XIV. Of hats", True),
+        ("Book the Second - Reaping", True),
+        ("# Part", True),
+        ("THE MONK.  CALAIS.", True),
+        ("A NIGHT IN JUNE", True),
+        ("Part of me wanted to leave.", False),
+        ("Act natural, she said.", False),
+        ("book in her hand. However, I don't want to vex you,' added she,", False),
+        ("BANG!", False),
+        ("OK.", False),
+        ("Letter after letter came.", False),
+    ],
+)
+def test_headings_are_told_from_prose(line, heading):
+    _, dropped = sentences(f"He left.\n\n{line}\n\nShe came.")
+    assert bool(dropped) is heading
+
+
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs ../shared/corpora, which a user's machine lacks"
+)
+def test_no_prose_of_the_novels_is_taken_for_a_heading():
+    for file in SHARED.glob("*.txt"):
+        text = file.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+        _, dropped = sentences(text)
+        assert not [d for d in dropped if d.text[:1].islower()], file.name
