@@ -64,6 +64,11 @@ def test_every_stage_leaves_its_folder_and_the_table_says_what_was_proven(projec
     assert "tunewright chat runs/small" in printed
     assert "runs/small/report/report.html" in printed
     assert "✗" not in printed
+    evaluation = json.loads((run / "evaluation" / "manifest.json").read_text())["facts"]
+    page = (run / "report" / "report.html").read_text()
+    perplexity = evaluation["perplexity"]["heldout"]
+    assert f"{perplexity['base']['value']:.1f} → {perplexity['tuned']['value']:.1f}" in page
+    assert evaluation["memorisation"]["longest_text"] in page
     assert list((project / "models" / "writer" / "small").iterdir())
 
 

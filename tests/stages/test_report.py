@@ -79,12 +79,13 @@ FACTS: dict[Kind, dict] = {
         ],
         "memorisation": {
             "longest_words": 9,
-            "span": "and the tide went out as it had every morning",
-            "source": "chunk_07.txt",
+            "limit_words": 25,
+            "longest_text": "and the tide went out as it had every morning",
+            "longest_source": "chunk_07.txt",
             "copied_share": 0.004,
             "heldout_share": 0.003,
         },
-        "perplexity": {"base": 61.3, "tuned": 31.9},
+        "perplexity": {"heldout": {"base": {"value": 61.3}, "tuned": {"value": 31.9}}},
         "gates": [
             {
                 "gate": "longest copy",
@@ -302,7 +303,7 @@ def test_hostile_text_stays_text(tmp_path, monkeypatch):
     hostile = {
         "verdict": HOSTILE,
         "sentence": HOSTILE,
-        "memorisation": {"longest_words": 3, "span": HOSTILE, "source": HOSTILE},
+        "memorisation": {"longest_words": 3, "longest_text": HOSTILE, "longest_source": HOSTILE},
         "markers": [{"marker": HOSTILE, "base": HOSTILE, "towards": HOSTILE}],
         "transfer_score": {"score": None, "reason": HOSTILE},
         "gates": [{"gate": HOSTILE, "value": HOSTILE, "limit": HOSTILE, "passed": True}],
