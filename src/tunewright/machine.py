@@ -1,8 +1,10 @@
 """Facts about this machine."""
 
 import os
+import platform
 import shutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from tunewright.errors import failure
@@ -47,3 +49,24 @@ def require_space(path: Path, need_bytes: int) -> None:
 def cpu_count() -> int:
     """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+LIBRARIES = (
+    "tunewright",
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "gguf",
+    "xllamacpp",
+)
+"""Packages whose version decides what a run computes."""
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of every package that decides what a run computes."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}

@@ -83,7 +83,7 @@ FACTS: dict[Kind, dict] = {
             "longest_text": "and the tide went out as it had every morning",
             "longest_source": "chunk_07.txt",
             "copied_share": 0.004,
-            "heldout_share": 0.003,
+            "heldout_copied_share": 0.003,
         },
         "perplexity": {"heldout": {"base": {"value": 61.3}, "tuned": {"value": 31.9}}},
         "gates": [

@@ -2,22 +2,20 @@
 
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem
+from tunewright.machine import library_versions
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 BAD_VERDICTS = ("overfitted", "degraded", None)
 _KEYS = {"agent", "adapter", "version", "created", "base", "verdict", "files"}
-_LIBRARIES = ("tunewright", "torch", "transformers", "trl", "peft", "gguf", "xllamacpp")
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "adapter": ("best_step", "best_eval_loss", "steps", "seconds", "stopped_early"),
     "evaluation": ("transfer_score", "perplexity", "memorisation"),
@@ -87,7 +85,7 @@ def describe(
         "gates": {name: a.facts.get("gates", []) for name, a in artifacts.items()},
         "parents": {name: a.digest for name, a in artifacts.items()},
         "chat_template_sha256": _template_digest(files),
-        "libraries": _libraries(),
+        "libraries": library_versions(),
         "config": config.model_dump(mode="json"),
         "files": {
             name: {"sha256": file.sha256, "bytes": file.size_bytes}
@@ -141,13 +139,3 @@ def _template_digest(files: Mapping[str, StoredFile]) -> str | None:
         if isinstance(template, str):
             return hashlib.sha256(template.encode()).hexdigest()
     return None
-
-
-def _libraries() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -2,10 +2,8 @@
 
 import base64
 import hashlib
-import platform
 from collections.abc import Mapping
 from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +15,10 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.events import Listener
+from tunewright.machine import library_versions
 from tunewright.report import _plots, view
 
 PAGE = "report.html"
-_LIBRARIES = (
-    "tunewright",
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "gguf",
-    "xllamacpp",
-)
 
 
 def write_report(
@@ -87,19 +75,9 @@ def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, An
         ),
         "lengths": _plots.length_histogram(facts.get("dataset", {}).get("lengths") or []),
         "commands": view.commands(config, artifacts),
-        "libraries": _libraries(),
+        "libraries": library_versions(),
     }
 
 
 def _asset(name: str) -> str:
     return (resources.files("tunewright.report") / name).read_text(encoding="utf-8")
-
-
-def _libraries() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

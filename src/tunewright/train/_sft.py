@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, LoraSection, TrainSection
 from tunewright.errors import failure
 from tunewright.events import Listener
+from tunewright.machine import library_versions
 from tunewright.models._load import device, load_model, load_tokenizer, resolve_model
 from tunewright.models.families import read_shape
 from tunewright.train._plan import eval_interval, refuse, total_steps
@@ -87,6 +87,7 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
             "seconds": round(time.monotonic() - started, 1),
             "choices": [vars(choice) for choice in choices.values()],
         }
+        draft.facts["stopped_early"] = draft.facts["steps"] < steps
         draft.facts["gates"] = _gates(draft.facts)
         _write_summary(draft.path, config, dataset, draft.facts)
     return load_artifact(path, "adapter")
@@ -255,10 +256,7 @@ def _write_summary(folder: Path, config: Config, dataset: Artifact, facts: dict[
         "dataset": {"digest": dataset.digest, "inputs": dataset.facts["inputs"]},
         "hyperparameters": config.train.model_dump(mode="json"),
         "seed": config.seed,
-        "versions": {
-            name: version(name)
-            for name in ("tunewright", "torch", "transformers", "trl", "peft", "accelerate")
-        },
+        "versions": library_versions(),
         "metrics": {k: facts[k] for k in ("best_step", "best_eval_loss", "steps", "seconds")},
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False)
