@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check docs format bench gpu-check clean
+.PHONY: demo test test-slow check docs format bench gpu-check clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -24,7 +27,10 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/train_speed.py
 
-gpu-check: $(READY)
+gpu-test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
 format: $(READY)

@@ -112,7 +112,8 @@ def test_every_error_code_raised_is_documented_and_every_documented_one_raised()
     assert raised == set(CODES)
 
 
-def test_readme_names_the_samples_truly():
+def test_readme_has_no_gap_and_samples_are_what_they_are_said_to_be():
+    assert "@@" not in (ROOT / "README.md").read_text()
     words = sum(len(p.read_text().split()) for p in (SAMPLES / "manuscript").glob("*.txt"))
     assert words >= 10_000
     assert len(list((SAMPLES / "manuscript").glob("*.txt"))) >= 20

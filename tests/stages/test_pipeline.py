@@ -354,3 +354,17 @@ def test_a_real_novel_goes_through_every_stage(project, tmp_path):
     done = tunewright("run", "c.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(digests(tmp_path / "run")) == 9
+
+
+@pytest.mark.slow
+def test_the_demo_keeps_its_promise(tmp_path):
+    start = time.monotonic()
+    done = tunewright("demo", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 360
+    stages = json.loads(done.stdout)["stages"]
+    assert all(gate["passed"] for stage in stages for gate in stage["gates"])
+    evaluation = json.loads((tmp_path / "runs/demo/evaluation/manifest.json").read_text())
+    score = evaluation["facts"]["transfer_score"]
+    assert score["score"] >= 60
+    assert score["low"] > 40
