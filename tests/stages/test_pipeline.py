@@ -1,5 +1,6 @@
 """The whole path, as a user runs it: commands, exit codes, what they print and leave behind."""
 
+import html
 import json
 import os
 import shutil
@@ -65,7 +66,7 @@ def test_every_stage_leaves_its_folder_and_the_table_says_what_was_proven(projec
     assert "runs/small/report/report.html" in printed
     assert "✗" not in printed
     evaluation = json.loads((run / "evaluation" / "manifest.json").read_text())["facts"]
-    page = (run / "report" / "report.html").read_text()
+    page = html.unescape((run / "report" / "report.html").read_text())
     perplexity = evaluation["perplexity"]["heldout"]
     assert f"{perplexity['base']['value']:.1f} → {perplexity['tuned']['value']:.1f}" in page
     assert evaluation["memorisation"]["longest_text"] in page
