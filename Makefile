@@ -27,10 +27,7 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/train_speed.py
 
-gpu-test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
-
-check: $(READY)
+gpu-check: $(READY)
 	$(BIN)/python -m pytest -m gpu
 
 format: $(READY)
