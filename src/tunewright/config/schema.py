@@ -1,7 +1,7 @@
 """The only place where an option has a type, a default, a unit and a meaning."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -9,6 +9,26 @@ from tunewright.config.names import check_name
 
 Name = Annotated[str, AfterValidator(check_name)]
 QuantizationType = Literal["F32", "F16", "BF16", "Q8_0"]
+SourceFormat = Literal["auto", "manuscript", "storyboard", "rows"]
+ColumnRole = Literal[
+    "messages",
+    "conversations",
+    "system",
+    "prompt",
+    "completion",
+    "instruction",
+    "input",
+    "output",
+    "text",
+    "style",
+    "negative_prompt",
+    "tags",
+    "chosen",
+    "rejected",
+    "source_id",
+    "agent",
+]
+Variation = Literal["camera", "lens", "light", "style", "length", "order"]
 
 
 class Section(BaseModel):
@@ -30,18 +50,102 @@ class ModelSection(Section):
     revision: str | None = Field(
         default=None, description="Hub branch, tag or commit; not for folders."
     )
+    chat_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Unset: the model's own; `alpaca`, `style-prompt`, `plain` (no markers), or a Jinja "
+        "file. It is saved with the adapter and used by every later stage.",
+    )
+
+
+class SourceSection(Section):
+    """One of the places that rows come from."""
+
+    path: str = Field(
+        min_length=1,
+        description="File, folder, `hub:org/name` for a Hub dataset, or `sample:NAME` for a bundled sample.",
+    )
+    format: SourceFormat = Field(
+        default="auto",
+        description="`manuscript` is cut into chunks, `storyboard` into shots, `rows` are used as they "
+        "are; `auto` decides for each file by suffix and content, and says why.",
+    )
+    weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=100,
+        description="How often each training row is taken: 0.5 takes half of them, 2 takes each twice.",
+    )
+    columns: dict[ColumnRole, str] = Field(
+        default_factory=dict,
+        description="Which column of the file plays which role, where its name does not tell.",
+    )
+    name: str | None = Field(default=None, description="Hub datasets: the configuration (subset).")
+    split: str | None = Field(
+        default=None, description="Hub datasets: the split to read; unset: `train`."
+    )
+    revision: str | None = Field(
+        default=None, description="Hub datasets: branch, tag or commit."
+    )
+
+
+class StoryboardSection(Section):
+    """Storyboards, prompt schedules and shot lists to prompt rows."""
+
+    augmentation_factor: int = Field(
+        default=20, ge=1, le=200, description="Rows made of each shot, the original included."
+    )
+    instruction: str = Field(
+        default="Write a video prompt for this shot:",
+        min_length=1,
+        description="What every row asks for; the idea of the shot follows.",
+    )
+    style: str = Field(
+        default="cinematic", min_length=1, description="Style of shots that name none."
+    )
+    vary: tuple[Variation, ...] = Field(
+        default=("camera", "lens", "light", "style", "length", "order"),
+        description="What the variations change.",
+    )
+    aspect_ratio: tuple[str, ...] = Field(
+        default=("16:9", "9:16", "1:1", "4:3", "21:9"),
+        min_length=1,
+        description="Aspect ratios to choose from where the shot has none.",
+    )
+    guidance_scale: tuple[float, float] = Field(
+        default=(4.0, 9.0), description="Least and most guidance scale of the variations."
+    )
+    num_frames: tuple[int, int] = Field(
+        default=(49, 241), description="Least and most frames of a shot without a length."
+    )
 
 
 class PrepareSection(Section):
-    """Raw text to a dataset."""
+    """Raw text, storyboards or rows to a dataset."""
 
-    source: str = Field(
-        description="Text file, folder of text files, or JSONL file of rows; `sample:NAME` for a bundled "
-        "sample (`manuscript`, `shell-helper.jsonl`, `agents/critic.jsonl`, `agents/synthesizer.jsonl`)."
+    source: tuple[SourceSection, ...] = Field(
+        min_length=1,
+        description="File, folder, `hub:org/name` or `sample:NAME` (`manuscript`, `storyboards`, "
+        "`shell-helper.jsonl`, `agents/critic.jsonl`, `agents/synthesizer.jsonl`), or a list of them; "
+        "an entry with options of its own is a mapping, see `prepare.source[]`.",
     )
-    format: Literal["auto", "manuscript", "rows"] = Field(
-        default="auto",
-        description="`manuscript` is cut into chunks, `rows` are used as they are; `auto` decides by suffix.",
+    format: SourceFormat = Field(
+        default="auto", description="Format of sources that do not say their own."
+    )
+    columns: dict[ColumnRole, str] = Field(
+        default_factory=dict, description="Columns of sources that do not say their own."
+    )
+    prompt_template: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Rows: the user's message, with fields of the row in braces: `Write about {topic}.`",
+    )
+    on_bad_row: Literal["raise", "skip"] = Field(
+        default="raise",
+        description="Rows that cannot be used: refuse the data, or leave them out and list them.",
+    )
+    max_bad: float = Field(
+        default=0.01, ge=0, le=1, description="Share of bad rows that `skip` accepts."
     )
     mode: Literal["standalone", "continuation"] = Field(
         default="standalone",
@@ -58,12 +162,28 @@ class PrepareSection(Section):
     eval_split: float = Field(
         default=0.1, gt=0, lt=1, description="Share of the data that is held out, by source."
     )
+    stratify_by: str | None = Field(
+        default="auto",
+        description="Field whose values are held out in equal shares; `auto`: `agent` or `style` where "
+        "rows have one; null: none.",
+    )
     near_duplicate_threshold: float = Field(
         default=0.8,
         gt=0,
         le=1,
         description="Jaccard similarity of word 5-grams from which two rows count as near copies.",
     )
+    storyboard: StoryboardSection = Field(
+        default_factory=StoryboardSection, description="Storyboards to rows."
+    )
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _entries(cls, given: Any) -> Any:
+        entries = [given] if isinstance(given, str | dict) else given
+        if not isinstance(entries, list | tuple):
+            raise ValueError("a path, or a list of paths or mappings with `path`")
+        return [{"path": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @model_validator(mode="after")
     def _window(self) -> "PrepareSection":
@@ -78,6 +198,23 @@ class CheckSection(Section):
     allow_leakage: bool = Field(default=False, description="Accept near copies across the split.")
     allow_duplicates: bool = Field(
         default=True, description="Accept exact copies on the same side, with a warning."
+    )
+    allow_secrets: bool = Field(
+        default=False, description="Accept what looks like a password, key or token."
+    )
+    against: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A second dataset, such as a benchmark: rows that are near copies of its rows are refused.",
+    )
+    max_unlearned: float = Field(
+        default=0.1, ge=0, le=1, description="Share of rows that may have no token to learn from."
+    )
+    max_cut: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of rows that may lose the end of their answer to the length limit.",
     )
 
 
@@ -99,7 +236,16 @@ class TrainSection(Section):
     """Supervised fine-tuning, as Transformers' TrainingArguments and TRL's SFTConfig name it."""
 
     max_length: int = Field(
-        default=2048, ge=16, description="Tokens of a row; longer rows are cut and counted."
+        default=2048, ge=16, description="Tokens of a row."
+    )
+    excess_length_strategy: Literal["truncate", "drop", "split", "raise"] = Field(
+        default="truncate",
+        description="Longer rows: cut at the end, left out, cut into several rows with the same prompt, "
+        "or refused. Rows and tokens lost are counted and listed.",
+    )
+    allow_special: bool = Field(
+        default=False,
+        description="Special tokens typed in the text (`<|im_start|>`, `</s>`) act as such; false: they are text.",
     )
     num_train_epochs: float = Field(default=3.0, gt=0, description="Passes over the data.")
     per_device_train_batch_size: int = Field(default=2, ge=1, description="Rows a forward pass.")
