@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,32 @@ CODES: Mapping[str, Code] = {
     "E_DATA_EMPTY": Code(
         3, "There is too little text to make a dataset of.", "Add text, or ask for shorter chunks."
     ),
+    "E_COLUMNS": Code(
+        3,
+        "The rows have no form that Tunewright knows, so it cannot tell question from answer.",
+        "Say which column plays which role, as the message shows: `prepare.columns`.",
+    ),
+    "E_PREFERENCE": Code(
+        3,
+        "The data are preference pairs (`chosen`, `rejected`), which supervised fine-tuning does not use.",
+        "Train on the chosen answers: `--set prepare.columns.completion=chosen`.",
+    ),
+    "E_DUPLICATE": Code(
+        3,
+        "A row is an exact copy of another, and `check.allow_duplicates` is false.",
+        "Remove it; `tunewright check ... --fix OUT` does.",
+    ),
+    "E_SECRET": Code(
+        3,
+        "A password, key or token is in the text: a model can learn it and say it to anyone.",
+        "Revoke it, and take it out: `tunewright check ... --fix OUT` does; or set "
+        "`check.allow_secrets=true`.",
+    ),
+    "E_TOO_LONG": Code(
+        3,
+        "A row is longer than `train.max_length`, and `train.excess_length_strategy` is `raise`.",
+        "Raise `train.max_length`, or choose truncate, split or drop.",
+    ),
     "E_LEAK": Code(
         3,
         "The same or nearly the same text is on both sides of the split.",
@@ -95,6 +122,9 @@ CODES: Mapping[str, Code] = {
     "E_DISK_SPACE": Code(
         5, "There is not enough disk space for the output.", "Free space, or change `output_dir`."
     ),
+    "E_EXISTS": Code(
+        2, "What would be written is there already.", "Name another place, or move it away."
+    ),
     "E_IO": Code(
         5, "The operating system refused to read or write a file.", "Check permissions and space."
     ),
@@ -107,13 +137,23 @@ CODES: Mapping[str, Code] = {
     ),
     "E_HUB": Code(
         8,
-        "The model could not be fetched from the Hub.",
-        "Check the name, the network and HF_TOKEN.",
+        "The Hub refused, or could not be reached.",
+        "Check the name, the network and HF_TOKEN; then run the command again.",
     ),
     "E_UNSAFE_FORMAT": Code(
         9,
         "The file is of a kind that can run code when loaded.",
         "Convert the weights to safetensors.",
+    ),
+    "E_UNSAFE_PATH": Code(
+        9,
+        "A link in a folder leads out of the folder.",
+        "Copy the file into the folder, or name it as a source of its own.",
+    ),
+    "E_SECRET_IN_ARTIFACT": Code(
+        9,
+        "A file that was to be published holds what looks like a password, key or token.",
+        "Revoke it, take it out of the data, and make the dataset again.",
     ),
     "E_TEMPLATE": Code(
         9,
@@ -129,6 +169,59 @@ CODES: Mapping[str, Code] = {
         70, "This is a fault in Tunewright.", "Run again with `--debug` and report the output."
     ),
 }
+
+WARNINGS: Mapping[str, Code] = {
+    "W_CUT": Code(
+        0,
+        "Rows are longer than `train.max_length`; what they lose is counted.",
+        "Raise `train.max_length`, or `--set train.excess_length_strategy=split`.",
+    ),
+    "W_UNLEARNED": Code(
+        0,
+        "After the cut some rows have no token left to learn from.",
+        "Raise `train.max_length`, or make the prompts shorter.",
+    ),
+    "W_DUPLICATE": Code(
+        0, "Rows are exact copies of another.", "`tunewright check ... --fix OUT` takes them out."
+    ),
+    "W_NEAR_DUPLICATE": Code(
+        0,
+        "Rows are nearly the same as another; the split keeps them on one side.",
+        "Fine if it is meant; `tunewright check ... --fix OUT` takes them out.",
+    ),
+    "W_LEAK": Code(
+        0,
+        "The same or nearly the same text is on both sides of the split, which was allowed.",
+        "Do not trust the held-out loss.",
+    ),
+    "W_SECRET": Code(
+        0, "What looks like a secret is in the text, which was allowed.", "Revoke it."
+    ),
+    "W_EMAIL": Code(
+        0, "E-mail addresses are in the text.", "Take them out where they belong to people."
+    ),
+    "W_SPECIAL": Code(
+        0,
+        "Special tokens are typed in the text.",
+        "Nothing to do: they are trained on as text, unless `train.allow_special` is true.",
+    ),
+    "W_LANGUAGE": Code(
+        0,
+        "The texts are in several languages.",
+        "Look at the rows if you meant to train on one.",
+    ),
+    "W_OUTLIER": Code(
+        0,
+        "Rows are far longer or shorter than the others.",
+        "Look at them: they are often mistakes of a conversion.",
+    ),
+    "W_SMALL": Code(
+        0,
+        "There are few rows, so that figures on the held-out side are uncertain.",
+        "Add rows where you can.",
+    ),
+}
+"""What a check says without refusing the data."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +246,14 @@ class TunewrightError(Exception):
 
     Attributes:
         problems: All that was found, at least one.
+        details: What else is known, as JSON values; `--json` prints it.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(
+        self, problems: Iterable[Problem], details: Mapping[str, Any] | None = None
+    ) -> None:
         self.problems = tuple(problems)
+        self.details = details or {}
         super().__init__("\n".join(f"{p.code}: {p.message} ({p.where})" for p in self.problems))
 
     @property

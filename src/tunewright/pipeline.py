@@ -5,19 +5,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact, make_key
 from tunewright.config.inputs import settings_of
-from tunewright.config.load import PRESET, dump_config, load_config
+from tunewright.config.load import PRESET, config_of_source, dump_config, load_config
 from tunewright.config.schema import Config
-from tunewright.data import check, input_digests, prepare
+from tunewright.data import check, check_source, input_digests, prepare, rendered, repair
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import compare
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.merge import merge
-from tunewright.publish import is_published, publish
+from tunewright.publish import Pushed, is_published, publish, push_dataset
 from tunewright.report import report
 from tunewright.train import plan, train
 
@@ -172,6 +172,47 @@ def run_stage(
         artifact = step.make(config, found, listener)
     _remember(config)
     return artifact
+
+
+def check_any(
+    target: str,
+    overrides: Sequence[str] = (),
+    *,
+    out: str | None = None,
+    listener: Listener = SILENT,
+) -> dict[str, Any]:
+    """Return what a check finds as JSON values, for a config, a run, or data that has no config yet.
+
+    With `out` the rows of the sources are repaired and written there.
+
+    Raises:
+        TunewrightError: As data.check and data.check_source do.
+    """
+    described = target.startswith(PRESET) or _is_config(Path(target))
+    config = config_of(target, overrides) if described else config_of_source(target, overrides)
+    if out is not None:
+        return repair(config, Path(out), listener=listener)
+    if not described:
+        return check_source(config, listener=listener)
+    made = run_stage(config, "check", listener=listener)
+    return {"path": str(made.path), **made.facts, "rendered": rendered(made)}
+
+
+def _is_config(path: Path) -> bool:
+    folders = (path, path.absolute().parent) if path.is_dir() else ()
+    return path.suffix in (".yaml", ".yml") or any((f / CONFIG_FILE).is_file() for f in folders)
+
+
+def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) -> Pushed:
+    """Upload a run's dataset to the Hub.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING; else as publish.push_dataset does.
+    """
+    run_dir = Path(config.run_dir)
+    dataset = load_artifact(run_dir / "dataset", "dataset", verify=True)
+    checked = present(config).get("check")
+    return push_dataset(config, dataset, checked, dry_run=dry_run, listener=listener)
 
 
 def present(config: Config) -> dict[Kind, Artifact]:

@@ -48,7 +48,9 @@ def test_reference_is_current():
 
 
 def test_there_is_a_guide_for_each_kind_of_user():
-    assert {g.stem for g in GUIDES} == {"prompt-artist", "author", "platform-team", "learner"}
+    users = {"prompt-artist", "author", "platform-team", "learner"}
+    data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
+    assert {g.stem for g in GUIDES} == users | data
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -79,7 +81,7 @@ def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
     monkeypatch.delenv("MODEL_STORE_ROOT", raising=False)
     for kind, body in blocks(page):
         name = re.match(r"# (\S+)\n", body)
-        if kind == "jsonl" and name:
+        if kind in ("jsonl", "csv", "text") and name:
             Path(name[1]).write_text(body.split("\n", 1)[1])
         if kind == "yaml" and name:
             yaml.safe_load(body)
@@ -89,7 +91,7 @@ def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
     for words in commands_in(page):
         if words[0] != "tunewright" or words[1] in ("chat", "serve", "demo"):
             continue
-        takes_options = words[1] in TAKES_CONFIG and not words[2].endswith(".jsonl")
+        takes_options = words[1] in TAKES_CONFIG and words[2].endswith((".yaml", ".yml"))
         extra = [f"--set={option}" for option in QUICK] if takes_options else []
         code = main([*words[1:], *extra])
         assert code == 0, f"{' '.join(words)}\n{capfd.readouterr().err}"

@@ -20,6 +20,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 from tunewright.export import _export, _gguf, _parity, export
+from tunewright.models._load import load_tokenizer
 
 ROWS = [
     {"instruction": f"Tell me about item {n}.", "input": "", "output": text}
@@ -392,3 +393,15 @@ def test_kl_with_a_rest():
     assert _parity.kl(np.log(p), np.arange(4), np.log(q) + 1e-3) == pytest.approx(full)
     assert _parity.kl(np.log(p), ids, np.log(q[ids])) == pytest.approx(merged_rest)
     assert merged_rest <= full
+
+
+@pytest.mark.parametrize("template", ["alpaca", "style-prompt", "plain"])
+def test_templates_of_ours_are_the_same_in_llama_cpp(tmp_path, dataset, template):
+    def build(path):
+        write_model(path, "qwen3")
+        load_tokenizer(path, template).save_pretrained(path)
+
+    model = make_merged(tmp_path / "merged", build)
+    made = export(config_for(tmp_path, "F16"), model, dataset)
+    chats = [gate for gate in made.facts["gates"] if "chats" in gate["gate"]]
+    assert [gate["passed"] for gate in chats] == [True]

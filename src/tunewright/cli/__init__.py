@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Errors become a code, a place and a fix."""
 
+import json
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
+    "TOKENIZERS_PARALLELISM": "true",
 }
 """What keeps the libraries below from printing between our lines."""
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cli.main(args=args, prog_name="tunewright", standalone_mode=False)
     except TunewrightError as error:
         _show(error.problems)
+        _show_json(error, args)
         return error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else "")
@@ -75,6 +77,12 @@ def _show(problems: Sequence[Problem]) -> None:
         click.echo(f"ERROR {problem.code}: {problem.message}", err=True)
         click.echo(f"where: {problem.where}", err=True)
         click.echo(f"fix: {problem.fix}", err=True)
+
+
+def _show_json(error: TunewrightError, args: Sequence[str]) -> None:
+    if "--json" in args:
+        errors = [vars(problem) for problem in error.problems]
+        click.echo(json.dumps({**error.details, "errors": errors}, indent=2, ensure_ascii=False))
 
 
 def _internal(error: Exception) -> Problem:

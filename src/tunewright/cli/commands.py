@@ -1,21 +1,14 @@
 """The commands. Each parses, calls one function, and prints what it returns."""
 
-import json
 from collections.abc import Callable
 from typing import Any, cast
 
 import click
 
-Function = Callable[..., Any]
+from tunewright.cli.options import BAD_ROWS, JSON, MAX_BAD, SET, as_share, given
+from tunewright.cli.store import store
 
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override an option, for example --set train.learning_rate=1e-4. May be repeated.",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+Function = Callable[..., Any]
 
 
 @click.group(
@@ -94,34 +87,71 @@ def run(target: str, overrides: tuple[str, ...], as_json: bool, until: str | Non
 
 @cli.command()
 @_target
-def prepare(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Make a dataset of raw text or rows: chunks, provenance, split by source.
+@BAD_ROWS
+@MAX_BAD
+def prepare(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    on_bad_row: str | None,
+    max_bad: str | None,
+) -> None:
+    """Make a dataset of manuscripts, storyboards or rows: provenance, split by source.
 
     Example: tunewright prepare author.yaml --set prepare.eval_split=0.2
     """
-    _stage("prepare", target, overrides, as_json)
+    flags = given(prepare__on_bad_row=on_bad_row, prepare__max_bad=as_share(max_bad))
+    _stage("prepare", target, (*overrides, *flags), as_json)
 
 
 @cli.command()
-@_target
-def check(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Check a dataset, or a .jsonl file: rows, lengths, masks, copies, leaks.
+@click.argument("target", metavar="CONFIG|RUN|DATA")
+@SET
+@JSON
+@click.option(
+    "--show", type=click.IntRange(0, 1000), metavar="N", help="Print N rows, mask visible."
+)
+@click.option("--fix", "out", metavar="DIR", help="Write the repaired rows and what was changed.")
+@click.option(
+    "--against", metavar="DATA", help="Refuse near copies of the rows of a second dataset."
+)
+@BAD_ROWS
+@MAX_BAD
+def check(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    show: int | None,
+    out: str | None,
+    against: str | None,
+    on_bad_row: str | None,
+    max_bad: str | None,
+) -> None:
+    """Check a dataset, or data: a file, a folder, hub:org/name. Rows, lengths, masks, copies, leaks.
 
-    Example: tunewright check rows.jsonl
+    Example: tunewright check rows.jsonl --show 3
     """
-    if target.endswith(".jsonl"):
-        if overrides:
-            raise click.UsageError("--set has no meaning for a file of rows.")
-        from pathlib import Path
+    from tunewright import pipeline
+    from tunewright.cli import render
+    from tunewright.errors import TunewrightError
 
-        from tunewright.cli import render
-        from tunewright.data import check_file
-
+    flags = given(
+        check__show=show,
+        check__against=against,
+        prepare__on_bad_row=on_bad_row,
+        prepare__max_bad=as_share(max_bad),
+    )
+    try:
         with render.progress() as listener:
-            counts = check_file(Path(target), listener=listener)
-        render.facts(counts, as_json=as_json)
-        return
-    _stage("check", target, overrides, as_json)
+            found = pipeline.check_any(target, (*overrides, *flags), out=out, listener=listener)
+    except TunewrightError as refusal:
+        if not as_json:
+            render.checked(refusal.details, show=show or 0)
+        raise
+    if as_json:
+        render.facts(found, as_json=True)
+    else:
+        render.checked(found, show=show or 0)
 
 
 @cli.command()
@@ -187,6 +217,39 @@ def publish(target: str, overrides: tuple[str, ...], as_json: bool, force: bool)
 
 @cli.command()
 @_target
+@click.option("--dataset", "dataset", is_flag=True, required=True, help="Upload the dataset.")
+@click.option("--repo-id", metavar="ORG/NAME", help="publish.hub_dataset_id otherwise.")
+@click.option("--private/--public", default=None, help="publish.hub_private otherwise.")
+@click.option("--license", "licence", metavar="ID", help="publish.license otherwise.")
+@click.option("--dry-run", is_flag=True, help="List the files, upload nothing.")
+def push(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    dataset: bool,
+    repo_id: str | None,
+    private: bool | None,
+    licence: str | None,
+    dry_run: bool,
+) -> None:
+    """Upload a run's dataset to the Hugging Face Hub as Parquet with a card; private by default.
+
+    Example: tunewright push runs/author --dataset --repo-id me/author-rows --license cc-by-4.0
+    """
+    from tunewright import pipeline
+    from tunewright.cli import render
+
+    flags = given(
+        publish__hub_dataset_id=repo_id, publish__hub_private=private, publish__license=licence
+    )
+    config = pipeline.config_of(target, (*overrides, *flags))
+    with render.progress() as listener:
+        pushed = pipeline.push(config, dry_run=dry_run, listener=listener)
+    render.facts(vars(pushed), as_json=as_json)
+
+
+@cli.command()
+@_target
 def report(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Write one HTML page about a run.
 
@@ -209,11 +272,8 @@ def serve(target: str, overrides: tuple[str, ...], host: str | None, port: int |
     from tunewright.cli import render
     from tunewright.serve import serve as serve_forever
 
-    given = {"host": host, "port": port}
-    extra = [
-        f"serve.{key}={json.dumps(value)}" for key, value in given.items() if value is not None
-    ]
-    config = pipeline.config_of(target, (*overrides, *extra))
+    flags = given(serve__host=host, serve__port=port)
+    config = pipeline.config_of(target, (*overrides, *flags))
     exported = pipeline.exported_of(config)
     with render.progress() as listener:
         serve_forever(config, exported, listener=listener)
@@ -233,95 +293,6 @@ def chat(target: str, overrides: tuple[str, ...]) -> None:
 
     config = pipeline.config_of(target, overrides)
     talk(config, pipeline.exported_of(config), ask=render.ask, say=render.say)
-
-
-@cli.group()
-def store() -> None:
-    """Look into the local model store."""
-
-
-ROOT = click.option("--store", "root", metavar="DIR", help="The store; MODEL_STORE_ROOT otherwise.")
-
-
-def _root(root: str | None) -> Any:
-    from pathlib import Path
-
-    from tunewright.publish.store import existing, store_root
-
-    return existing(Path(root) if root else store_root())
-
-
-@store.command("list")
-@ROOT
-@JSON
-def store_list(root: str | None, as_json: bool) -> None:
-    """List all versions.
-
-    Example: tunewright store list
-    """
-    from tunewright.cli import render
-    from tunewright.publish.store import list_versions
-
-    render.versions(list_versions(_root(root)), as_json=as_json)
-
-
-@store.command("show")
-@click.argument("agent")
-@click.argument("adapter")
-@click.argument("version")
-@ROOT
-def store_show(agent: str, adapter: str, version: str, root: str | None) -> None:
-    """Print a version's manifest.
-
-    Example: tunewright store show demo demo v20261121-1200
-    """
-    from tunewright.cli import render
-    from tunewright.publish.store import show
-
-    render.facts(show(_root(root), agent, adapter, version), as_json=True)
-
-
-@store.command("verify")
-@ROOT
-def store_verify(root: str | None) -> None:
-    """Hash every file of every version.
-
-    Example: tunewright store verify
-    """
-    from tunewright.errors import TunewrightError
-    from tunewright.publish.store import list_versions, verify
-
-    problems = verify(_root(root))
-    if problems:
-        raise TunewrightError(problems)
-    click.echo(f"{len(list_versions(_root(root)))} versions are as they were published.")
-
-
-@store.command("resolve")
-@click.argument("agent")
-@ROOT
-def store_resolve(agent: str, root: str | None) -> None:
-    """Print the verified folder of an agent's current version.
-
-    Example: tunewright store resolve demo
-    """
-    from tunewright.publish.store import resolve
-
-    click.echo(resolve(_root(root), agent))
-
-
-@store.command("rollback")
-@click.argument("agent")
-@click.argument("version")
-@ROOT
-def store_rollback(agent: str, version: str, root: str | None) -> None:
-    """Make an older version an agent's current one.
-
-    Example: tunewright store rollback demo v20261121-1200
-    """
-    from tunewright.publish.store import rollback
-
-    click.echo(rollback(_root(root), agent, version))
 
 
 @cli.group("config")
@@ -354,3 +325,6 @@ def config_schema() -> None:
     from tunewright.config.load import config_schema as schema
 
     click.echo(schema())
+
+
+cli.add_command(store)

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
@@ -113,6 +114,72 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
         if made.facts.get(name):
             console.print(str(made.facts[name]), markup=False, highlight=False)
     console.print(f"{made.kind}: {made.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def checked(found: Mapping[str, Any], *, show: int) -> None:
+    """Print what a check found: files, figures, gates, warnings, and rows with the mask visible."""
+    console = Console()
+    for file in found.get("files", ()):
+        forms = "; ".join(f"{name}: {count:,} rows" for name, count in file["forms"].items())
+        line = f"{file['name']}: {file['reason']}{'; ' if forms else ''}{forms}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for note in found.get("notes", ()):
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    if "rows_written" in found:
+        facts({key: value for key, value in found.items() if key != "notes"}, as_json=False)
+    if "lengths" in found:
+        _figures(console, found)
+    if found.get("gates"):
+        console.print(_gates([("check", gate) for gate in found["gates"]]))
+    for kind in found.get("warnings", ()):
+        _warning(console, kind)
+    for row in found.get("rendered", ())[:show]:
+        _row(console, row)
+    if "path" in found and "gates" in found:
+        console.print(f"check: {found['path']}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _figures(console: Console, found: Mapping[str, Any]) -> None:
+    lengths = found["lengths"]
+    languages = ", ".join(f"{name} {share:.0%}" for name, share in found["languages"].items())
+    lines = (
+        f"{found['rows']:,} rows, {found['tokens']:,} tokens, {found['trained_tokens']:,} to be learned"
+        + (f"; language: {languages}" if languages else ""),
+        f"tokens a row: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,}, "
+        f"median {lengths['median']:,.0f}   {sparkline(lengths['counts'])}",
+        f"copies: {found['exact_duplicates']:,} exact, {found['near_duplicates']:,} near; "
+        f"the end is learned in {found['rows_with_end']:,} of {found['rows']:,} rows",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False)
+
+
+def sparkline(counts: Sequence[int]) -> str:
+    """Return a histogram in one line of text; a bin that is not empty has at least the lowest bar."""
+    top = max(counts, default=0) or 1
+    return "".join(" ▁▂▃▄▅▆▇█"[max(round(8 * c / top), min(c, 1))] for c in counts)
+
+
+def _warning(console: Console, kind: Mapping[str, Any]) -> None:
+    first = kind["first"][0]
+    label = f"WARNING {kind['code']}"
+    console.print(f"[yellow]{label}[/]: {escape(first['message'])}", highlight=False)
+    more = f" and {kind['count'] - 1:,} more" if kind["count"] > 1 else ""
+    lines = (f"where: {first['where']}{more}", f"fix: {first['fix']}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _row(console: Console, row: Mapping[str, Any]) -> None:
+    """Print a row; what is learned is green, or in double brackets where there is no colour."""
+    text = Text()
+    for run in row["runs"]:
+        learned = run["learned"]
+        plain = not console.is_terminal or console.no_color
+        mark = f"[[{run['text']}]]" if learned and plain else run["text"]
+        text.append(mark, style="bold green" if learned else "dim")
+    console.print(f"\n{row['where']}", markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def facts(values: Mapping[str, Any], *, as_json: bool) -> None:

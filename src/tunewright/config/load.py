@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin
 
 import yaml
 from dotenv import load_dotenv
@@ -33,6 +33,17 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
         path = _apply(tree, override)
         places[path] = f"--set {override}"
     return _validate(tree, where, places)
+
+
+def config_of_source(source: str, overrides: Sequence[str] = ()) -> Config:
+    """Return a config that only names its data: for looking at a file before there is a config.
+
+    Raises:
+        TunewrightError: Every E_CONFIG_KEY and E_CONFIG_VALUE in the overrides.
+    """
+    tree: dict[str, Any] = {"prepare": {"source": source}}
+    places = {_apply(tree, override): f"--set {override}" for override in overrides}
+    return _validate(tree, source, places)
 
 
 def read_dotenv() -> None:
@@ -244,12 +255,15 @@ def _problem(
 def _section(path: Path_) -> type[BaseModel] | None:
     section: type[BaseModel] = Config
     for part in path:
-        field = section.model_fields.get(str(part))
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
+        if isinstance(part, int):
+            continue
+        field = section.model_fields.get(part)
+        kind: Any = field.annotation if field else None
+        if get_origin(kind) is tuple:
+            kind = get_args(kind)[0]
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return None
-        section = field.annotation
+        section = kind
     return section
 
 

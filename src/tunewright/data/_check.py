@@ -1,207 +1,121 @@
 """The check stage: what is wrong with a dataset, all at once."""
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
-from tunewright.config.schema import Config, PrepareSection
-from tunewright.data._near import near_copies, near_pairs
-from tunewright.data.rows import Row, answer_of, read_rows, text_of, write_rows
-from tunewright.errors import Problem, TunewrightError, failure
-from tunewright.events import Listener
-from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
-from tunewright.models.chat import Encoded, Vocabulary, encode, messages_of
+from tunewright.config.schema import Config, SourceSection
+from tunewright.data._examine import Examination
+from tunewright.data._gather import collect, faults_of
+from tunewright.data._sides import Sides, find_links, judge_copies, judge_overlap
+from tunewright.data.findings import Findings
+from tunewright.data.spool import Rows, write_rows
+from tunewright.errors import TunewrightError
+from tunewright.events import SILENT, Listener
+from tunewright.models._load import load_tokenizer, resolve_model
 
-MAX_UNLEARNED_SHARE = 0.1
-"""Rows that may have no token to learn from."""
-MIN_END_SHARE = 0.5
-"""Rows whose end-of-sequence token must be learned, or answers never stop."""
-DEFAULT_THRESHOLD: float = PrepareSection.model_fields["near_duplicate_threshold"].default
-SHOWN = 5
-"""Leaks named one by one; the rest is counted."""
+
+def tokenizer_of(config: Config) -> PreTrainedTokenizerFast:
+    """Return the base's tokenizer with the template that the config chooses."""
+    base = resolve_model(config.model.model_name_or_path, config.model.revision, weights=False)
+    return load_tokenizer(base, config.model.chat_template)
 
 
 def check(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
     """Check a dataset; see the facade."""
-    sides = {side: read_rows(dataset.path / f"{side}.jsonl") for side in ("train", "eval")}
-    base = resolve_model(config.model.model_name_or_path, config.model.revision, weights=False)
-    tokenizer = load_tokenizer(base)
-    vocabulary = vocabulary_of(tokenizer)
-    everything = [row for rows in sides.values() for row in rows]
-    listener.started("check", len(everything), "rows")
-    encoded: list[Encoded] = []
-    for row in everything:
-        encoded.append(encode(messages_of(row.data), vocabulary))
-        listener.advanced(len(encoded), "")
-    limit = config.train.max_length
-    eos = int(tokenizer.eos_token_id)  # pyright: ignore[reportArgumentType]
-    lengths = measure(encoded, limit, eos)
-    copies = compare_sides(sides, dataset.path, config.prepare.near_duplicate_threshold)
-    problems = _length_problems(lengths, dataset.path)
-    problems += [] if config.check.allow_leakage else copies.leaks
-    if copies.duplicates and not config.check.allow_duplicates:
-        problems.append(
-            Problem(
-                "E_DATA_ROW",
-                f"{copies.duplicates} rows are exact copies of another.",
-                str(dataset.path),
-                "Remove them, or set check.allow_duplicates=true.",
-            )
-        )
-    if problems:
-        raise TunewrightError(problems)
-    settings = settings_of(config, "check")
+
+    def place(side: str, number: int, row: Mapping[str, Any]) -> str:
+        origin = f" ({row['source']}:{row['line']})" if "line" in row else ""
+        return f"{dataset.path / side}.jsonl:{number + 1}{origin}"
+
     path = Path(config.run_dir) / "check"
-    with writing(path, "check", settings=settings, parents={"dataset": dataset}) as draft:
-        shown = [
-            _shown(row, item, tokenizer) for row, item in zip(everything[:3], encoded, strict=False)
-        ]
-        write_rows(draft.path / "rendered.jsonl", shown)
-        draft.facts |= lengths | {
-            "exact_duplicates": copies.duplicates,
-            "leaks": copies.leaking,
-            "special_tokens_typed": _typed(everything, vocabulary),
-            "gates": _gates(lengths, copies.leaking),
+    settings = settings_of(config, "check")
+    with (
+        writing(path, "check", settings=settings, parents={"dataset": dataset}) as draft,
+        ExitStack() as opened,
+    ):
+        work = draft.path / "work"
+        work.mkdir()
+        sides = {
+            side: opened.enter_context(Rows(dataset.path / f"{side}.jsonl"))
+            for side in ("train", "eval")
         }
+        findings = Findings()
+        shown = Sides(sides, place, dataset.path)
+        facts, rendered = examine(config, shown, findings, work, listener)
+        facts["template"] = config.model.chat_template
+        facts["warnings"] = findings.warnings()
+        facts["gates"] = _gates(config, facts)
+        errors = findings.errors()
+        if errors:
+            raise TunewrightError(errors, {**facts, "rendered": rendered})
+        write_rows(draft.path / "rendered.jsonl", rendered)
+        (work / "cut.jsonl").rename(draft.path / "cut.jsonl")
+        shutil.rmtree(work)
+        draft.facts |= facts
     return load_artifact(path, "check")
 
 
-def check_file(path: Path, listener: Listener) -> dict[str, int]:
-    """Check one JSONL file; see the facade."""
-    if not path.is_file():
-        raise failure("E_NOT_FOUND", "There is no such file.", where=path)
-    rows = read_rows(path)
-    if not rows:
-        raise failure("E_DATA_EMPTY", "The file has no rows.", where=path)
-    listener.said(f"{len(rows)} rows can be read")
-    texts = [text_of(row.data) for row in rows]
-    return {
-        "rows": len(rows),
-        "turns": sum(len(messages_of(row.data)) for row in rows),
-        "exact_duplicates": len(texts) - len(set(texts)),
-        "near_duplicates": len(near_pairs(texts, DEFAULT_THRESHOLD)),
-    }
+def examine(
+    config: Config, sides: Sides, findings: Findings, work: Path, listener: Listener
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return the figures of a dataset and the first rows as they are trained on; add the findings."""
+    tokenizer = tokenizer_of(config)
+    examination = Examination(config, tokenizer, work, findings)
+    examination.rows(sides, listener)
+    facts = examination.whole(sides)
+    found = find_links(sides, work, config.prepare.near_duplicate_threshold, listener)
+    facts |= judge_copies(sides, found, config, findings)
+    if config.check.against is not None:
+        second = _second(config, config.check.against)
+        gathered, _ = collect(second, tokenizer, work / "against", SILENT)
+        findings.extend(faults_of(gathered, second.prepare))
+        with Rows(gathered.rows.path) as rows:
+            other = Sides({"": rows}, place_in_source, config.check.against)
+            facts["overlap"] = judge_overlap(sides, other, work, config, findings, listener)
+    return facts, examination.shown
 
 
-def measure(encoded: Sequence[Encoded], limit: int, eos: int) -> dict[str, Any]:
-    """Return counts over rows cut to `limit` tokens: rows, tokens, trained tokens, losses, ends learned."""
-    cut = [(item.input_ids[:limit], item.mask[:limit]) for item in encoded]
-    return {
-        "rows": len(encoded),
-        "tokens": sum(len(ids) for ids, _ in cut),
-        "trained_tokens": sum(sum(mask) for _, mask in cut),
-        "rows_cut": sum(len(item.input_ids) > limit for item in encoded),
-        "tokens_lost": sum(max(0, len(item.input_ids) - limit) for item in encoded),
-        "rows_without_labels": sum(not any(mask) for _, mask in cut),
-        "rows_with_end": sum(
-            any(token == eos and learned for token, learned in zip(ids, mask, strict=True))
-            for ids, mask in cut
-        ),
-        "longest": max(len(item.input_ids) for item in encoded),
-    }
+def place_in_source(side: str, number: int, row: Mapping[str, Any]) -> str:
+    """Return file and line that a row is from."""
+    del side
+    return f"{row['source']}:{row.get('line', number + 1)}"
 
 
-@dataclass(frozen=True)
-class Copies:
-    """What two sides of a split share.
-
-    Attributes:
-        duplicates: Rows that are exact copies of an earlier row of the same side.
-        leaking: Held-out rows that have a near copy on the training side.
-        leaks: A problem for each of the first leaks, and one that counts the rest.
-    """
-
-    duplicates: int
-    leaking: int
-    leaks: list[Problem]
-
-
-def compare_sides(sides: dict[str, list[Row]], folder: Path, threshold: float) -> Copies:
-    """Return exact copies within a side, and exact and near copies across the split."""
-    places = [(side, row) for side, rows in sides.items() for row in rows]
-    texts = [text_of(row.data) for _, row in places]
-    duplicates = sum(
-        count - 1 for count in Counter(zip((s for s, _ in places), texts, strict=True)).values()
+def _second(config: Config, path: str) -> Config:
+    source = (SourceSection(path=path),)
+    return config.model_copy(
+        update={"prepare": config.prepare.model_copy(update={"source": source})}
     )
-    pairs = near_copies(texts, [answer_of(row.data) for _, row in places], threshold)
-    across = sorted((i, j) for i, j in pairs if places[i][0] != places[j][0])
-    leaks = [
-        Problem(
-            "E_LEAK",
-            f"The held-out row is nearly the same as training row {places[i][1].line}.",
-            f"{folder / 'eval.jsonl'}:{places[j][1].line}",
-            "Run `tunewright prepare` again, or set check.allow_leakage=true.",
-        )
-        for i, j in across[:SHOWN]
-    ]
-    if len(across) > SHOWN:
-        more = f"{len(across) - SHOWN} more pairs of rows leak."
-        leaks.append(Problem("E_LEAK", more, str(folder), "Correct the split."))
-    return Copies(duplicates, len({j for _, j in across}), leaks)
 
 
-def _length_problems(lengths: dict[str, Any], folder: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    if lengths["rows_without_labels"] > MAX_UNLEARNED_SHARE * lengths["rows"]:
-        problems.append(
-            Problem(
-                "E_NOTHING_TO_LEARN",
-                f"{lengths['rows_without_labels']} of {lengths['rows']} rows have no answer to learn after the cut.",
-                str(folder),
-                f"Raise train.max_length; the longest row has {lengths['longest']} tokens.",
-            )
-        )
-    elif lengths["rows_with_end"] < MIN_END_SHARE * lengths["rows"]:
-        problems.append(
-            Problem(
-                "E_EOS_NOT_LEARNED",
-                f"Only {lengths['rows_with_end']} of {lengths['rows']} rows keep their end.",
-                str(folder),
-                f"Raise train.max_length to {lengths['longest']}.",
-            )
-        )
-    return problems
-
-
-def _gates(lengths: dict[str, Any], leaking: int) -> list[dict[str, Any]]:
-    rows = lengths["rows"]
+def _gates(config: Config, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows, limits = facts["rows"] - facts["rows_dropped"], config.check
+    learned = rows - facts["rows_without_labels"]
     return [
         {
             "gate": "no text on both sides of the split",
-            "value": f"{leaking} leaks",
+            "value": f"{facts['leaks'] + facts['sources_on_both_sides']} leaks",
             "limit": "0",
-            "passed": not leaking,
+            "passed": not facts["leaks"] and not facts["sources_on_both_sides"],
         },
         {
             "gate": "rows have tokens to learn from",
-            "value": f"{rows - lengths['rows_without_labels']} of {rows} rows",
-            "limit": f"{1 - MAX_UNLEARNED_SHARE:.0%}",
-            "passed": lengths["rows_without_labels"] <= MAX_UNLEARNED_SHARE * rows,
+            "value": f"{learned} of {rows} rows",
+            "limit": f"{1 - limits.max_unlearned:.0%}",
+            "passed": learned >= (1 - limits.max_unlearned) * rows,
         },
         {
             "gate": "the end of the answer is learned",
-            "value": f"{lengths['rows_with_end']} of {rows} rows",
-            "limit": f"{MIN_END_SHARE:.0%}",
-            "passed": lengths["rows_with_end"] >= MIN_END_SHARE * rows,
+            "value": f"{facts['rows_with_end']} of {rows} rows",
+            "limit": f"{1 - limits.max_cut:.0%}, and every row that is not cut",
+            "passed": facts["rows_whole_without_end"] == 0
+            and facts["rows_with_end"] >= (1 - limits.max_cut) * rows,
         },
     ]
-
-
-def _typed(rows: Sequence[Row], vocabulary: Vocabulary) -> int:
-    return sum(text_of(row.data).count(token) for row in rows for token in vocabulary.special)
-
-
-def _shown(row: Row, item: Encoded, tokenizer: Any) -> dict[str, Any]:
-    """Return a row as trained on: runs of text, each with whether it is learned."""
-    runs: list[dict[str, Any]] = []
-    ids: list[int] = []
-    for index, (token, learned) in enumerate(zip(item.input_ids, item.mask, strict=True)):
-        ids.append(token)
-        if index + 1 == len(item.mask) or item.mask[index + 1] != learned:
-            runs.append({"text": tokenizer.decode(ids), "learned": bool(learned)})
-            ids = []
-    return {"source": row.data.get("source"), "line": row.line, "runs": runs}

@@ -20,7 +20,7 @@ from tunewright.evaluate.verdict import Figures, Limits, judge
 from tunewright.events import Listener
 from tunewright.models._generate import Sampling
 from tunewright.models._load import resolve_model
-from tunewright.models.chat import Message, messages_of
+from tunewright.models.chat import Message, messages_of, question_and_answer
 
 MAX_HELDOUT_ROWS = 200
 MAX_TRAINING_ROWS = 30
@@ -113,7 +113,8 @@ def _samples(
     scored = [chosen[index % len(chosen)] for index in range(options.num_prompts)]
     system = [m for m in rows[0].messages if m["role"] == "system"]
     own = [[*system, Message(role="user", content=prompt)] for prompt in options.prompts]
-    prompts = [*(row.messages[:-1] for row in scored), *own]
+    asked = [question_and_answer(row.messages) for row in scored]
+    prompts = [*(question for question, _ in asked), *own]
     sampling = Sampling(
         max_new_tokens=options.max_new_tokens,
         temperature=options.temperature,
@@ -122,7 +123,7 @@ def _samples(
         seed=seed,
     )
     base, tuned = answers(pair, prompts, sampling=sampling, listener=listener)
-    authors = [*(row.messages[-1]["content"] for row in scored), *(None for _ in own)]
+    authors = [*(answer for _, answer in asked), *(None for _ in own)]
     return [
         {
             "prompt": prompt[-1]["content"],

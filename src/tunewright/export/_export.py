@@ -228,10 +228,11 @@ def _modelfile(
     options: ExportSection,
     shape: Shape,
 ) -> str:
+    vocabulary = vocabulary_of(tokenizer)
     return modelfile(
         served,
         turns=turns,
-        stop=[str(tokenizer.eos_token)],
+        stop=[text for text, token in vocabulary.special.items() if token in vocabulary.ends],
         parameters={
             "temperature": options.temperature,
             "top_p": options.top_p,

@@ -183,8 +183,16 @@ def gguf_tokenizer(tokenizer: PreTrainedTokenizerFast, rows: int) -> GgufTokeniz
         special={name: index for name, index in special.items() if index is not None},
         adds_bos=around[0] == special["bos"],
         adds_eos=around[-1] == special["eos"],
-        chat_template=str(tokenizer.chat_template),
+        chat_template=_template(tokenizer),
     )
+
+
+def _template(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Return the chat template; without a BOS token, llama.cpp would write its token 11 in its place."""
+    template = str(tokenizer.chat_template)
+    if tokenizer.bos_token is None and "bos_token" in template:
+        return "{% set bos_token = '' %}" + template
+    return template
 
 
 def _add_shape(writer: GGUFWriter, shape: Shape, type_name: str) -> None:

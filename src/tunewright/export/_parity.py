@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.errors import TunewrightError
 from tunewright.models._llama import post
 from tunewright.models._load import load_model, vocabulary_of
-from tunewright.models.chat import Message, encode, render
+from tunewright.models.chat import Message, encode, is_raw, render
 
 FULL_VOCABULARY = 8192
 """Tokens: up to this size the whole distribution is compared, above it the TOP and a rest."""
@@ -168,13 +168,14 @@ def compare_chats(
     """Return whether the endpoint renders and tokenises the chats as training does.
 
     A chat that quotes a special token is left out: llama.cpp cannot tell it from a real one.
-    A chat which the template refuses is left out, too.
+    A chat which the template refuses, and raw text, which has no template, are left out, too.
     """
     vocabulary = vocabulary_of(tokenizer)
     differing: list[str] = []
     compared = changed = 0
     for chat in chats:
-        if any(token in m["content"] for token in vocabulary.special for m in chat):
+        quotes = any(token in m["content"] for token in vocabulary.special for m in chat)
+        if quotes or is_raw(chat):
             continue
         prompt = list(chat[:-1] if chat[-1]["role"] == "assistant" else chat)
         try:

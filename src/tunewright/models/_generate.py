@@ -10,6 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.models.chat import Message, Vocabulary, encode
 
+EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -66,8 +68,10 @@ def generate(
                 top_p=sampling.top_p,
                 top_k=0,
                 pad_token_id=pad,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=sorted(vocabulary.ends),
             )
-        answers += tokenizer.batch_decode(out_BT[:, width:], skip_special_tokens=True)
+        texts = tokenizer.batch_decode(out_BT[:, width:], skip_special_tokens=True)
+        # Qwen3's template puts an empty thought before an answer; a model trained on it writes it, too.
+        answers += [text.removeprefix(EMPTY_THOUGHT) for text in texts]
         advanced(len(answers))
     return answers

@@ -1,34 +1,52 @@
-"""Rows -> messages -> text -> token ids and loss mask. Pure: the tokenizer is a function that is passed in.
+"""Messages -> text -> token ids and loss mask. Pure: the tokenizer is a function that is passed in.
 
-A stretch between two special tokens of the template is tokenised as plain text, so that a special token
-which a user typed stays text. Trained are an assistant's content and the special token that ends it.
+* A stretch between two special tokens of the template is tokenised as plain text, so that a special token
+  which a user typed stays text.
+* Trained is what the model has to write itself: each answer, what the template puts between the generation
+  prompt and the answer (Qwen3's empty think block), and the special token that ends the turn with what the
+  template writes before it. What follows the end, such as a line break, is not.
+* Raw text, a single turn of the assistant, has no template: BOS where the tokenizer adds one, text, EOS.
+* One BOS at most opens a sequence: the one that the template writes, else one where the tokenizer by itself
+  begins every text with it.
 """
 
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypedDict, cast
+from functools import cached_property
 
-import jinja2
-from jinja2.ext import Extension
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tunewright.models import frames
+from tunewright.models.frames import Format, Piece, Shape, Slot
+from tunewright.models.messages import Message, is_raw, messages_of, question_and_answer
+from tunewright.models.tokens import (
+    Encoded,
+    Part,
+    Stretch,
+    TokenizeMany,
+    Tokens,
+    encoded,
+    runs_of,
+)
 
-from tunewright.errors import failure
+__all__ = [
+    "Encoded",
+    "Message",
+    "Tokens",
+    "Vocabulary",
+    "encode",
+    "encode_many",
+    "is_raw",
+    "messages_of",
+    "question_and_answer",
+    "render",
+    "runs_of",
+]
 
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: str
-    content: str
-
+BATCH = 512
+"""Conversations tokenised at once: their tokens with offsets are all in memory."""
 
 Tokenize = Callable[[str], Sequence[tuple[int, int, int]]]
-"""Text without special tokens -> (token id, first character, end character) of every token."""
+"""Text -> (token id, first character, end character) of every token."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,8 @@ class Vocabulary:
         special: Text of each special token to its id.
         bos_token: Available in the template by this name.
         eos_token: Likewise.
+        adds_bos: The tokenizer begins every text with bos_token by itself.
+        tokenize_many: `tokenize` for many stretches at once; unset: one after the other.
     """
 
     template: str
@@ -48,69 +68,60 @@ class Vocabulary:
     special: Mapping[str, int]
     bos_token: str
     eos_token: str
+    adds_bos: bool = False
+    tokenize_many: TokenizeMany | None = None
+
+    @property
+    def format(self) -> Format:
+        """The template with the tokens it uses."""
+        return Format(self.template, self.bos_token, self.eos_token, self.adds_bos)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end a turn: EOS, and the one that the template writes after an answer.
+
+        A model that was trained on this vocabulary stops there.
+
+        Raises:
+            TunewrightError: E_TEMPLATE, the template fails.
+        """
+        chat = (Shape("user", ("", "")), Shape("assistant", ("", "")))
+        last = frames.frame(self.format, chat, add_generation_prompt=False)[-1]
+        found = self.special_pattern.search(str(last))
+        names = {self.eos_token, found[0] if found else ""}
+        return frozenset(self.special[name] for name in names if name in self.special)
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Matches special tokens, the longest one where several do."""
+        names = sorted(self.special, key=len, reverse=True)
+        # A pattern without alternatives would match the empty text.
+        return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """A conversation as tokens.
-
-    Attributes:
-        input_ids: Token ids.
-        mask: 1 where the token is trained on, 0 elsewhere; as long as input_ids.
-    """
-
-    input_ids: list[int]
-    mask: list[int]
+class _Tokens:
+    ids: list[int]
+    offsets: list[tuple[int, int]]
 
 
-def messages_of(row: Mapping[str, Any]) -> list[Message]:
-    """Return a row's conversation; forms: messages, instruction(+input)+output, prompt+completion/response.
-
-    Raises:
-        ValueError: The row has none of these forms, or a field is not usable: says which.
-    """
-    if "messages" in row:
-        return _conversation(row["messages"])
-    if "instruction" in row:
-        parts = (_text(row, "instruction"), _text(row, "input", required=False))
-        return [
-            Message(role="user", content="\n\n".join(p for p in parts if p)),
-            Message(role="assistant", content=_text(row, "output")),
-        ]
-    if "prompt" in row:
-        answer = "completion" if "completion" in row else "response"
-        return [
-            Message(role="user", content=_text(row, "prompt")),
-            Message(role="assistant", content=_text(row, answer)),
-        ]
-    raise ValueError(
-        "no known form: expected 'messages', 'instruction' and 'output', or 'prompt' and 'completion'"
-    )
+_Plan = list[list[Part]]
+"""The parts of each text of a frame; none for the place of a content."""
 
 
 def render(
     messages: Sequence[Message], vocabulary: Vocabulary, *, add_generation_prompt: bool = False
 ) -> str:
-    """Return the conversation as the template writes it.
+    """Return the conversation as the text that is tokenised, special tokens included.
 
     Raises:
         TunewrightError: E_TEMPLATE, the template is not valid or does something forbidden.
     """
-    try:
-        return (
-            _environment()
-            .from_string(vocabulary.template)
-            .render(
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                bos_token=vocabulary.bos_token,
-                eos_token=vocabulary.eos_token,
-            )
-        )
-    except (jinja2.TemplateError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise failure(
-            "E_TEMPLATE", f"The chat template fails: {error}.", where="chat_template"
-        ) from error
+    if is_raw(messages):
+        opening = vocabulary.bos_token if vocabulary.adds_bos else ""
+        end = "" if add_generation_prompt else vocabulary.eos_token
+        return opening + messages[0]["content"] + end
+    return frames.written(vocabulary.format, messages, add_generation_prompt=add_generation_prompt)
 
 
 def encode(
@@ -121,146 +132,130 @@ def encode(
     Raises:
         TunewrightError: E_TEMPLATE, the template fails, or leaves out or rewrites what it was given.
     """
-    pieces = _pieces(messages, vocabulary, add_generation_prompt=add_generation_prompt)
-    encoded = Encoded([], [])
-    stretch: list[tuple[str, bool]] = []
-    for text, is_content, trained in pieces:
-        if is_content:
-            stretch.append((text, trained))
-            continue
-        for part in _split_special(text, vocabulary.special):
-            if part not in vocabulary.special:
-                stretch.append((part, False))
-                continue
-            ends_answer = bool(stretch) and stretch[-1][1]
-            _flush(stretch, vocabulary, encoded)
-            encoded.input_ids.append(vocabulary.special[part])
-            encoded.mask.append(int(ends_answer))
-    _flush(stretch, vocabulary, encoded)
-    return encoded
+    return encode_many([messages], vocabulary, add_generation_prompt=add_generation_prompt)[0]
 
 
-def _flush(stretch: list[tuple[str, bool]], vocabulary: Vocabulary, encoded: Encoded) -> None:
-    """Tokenise a stretch as one text and mark the tokens that hold a part of an answer.
+def encode_many(
+    conversations: Sequence[Sequence[Message]],
+    vocabulary: Vocabulary,
+    *,
+    add_generation_prompt: bool = False,
+) -> list[Encoded]:
+    """Return `encode` of each conversation; many together are several times faster.
 
-    A token that begins before the answer, such as a space joined to its first word, is generated by the
-    model and so is learned too.
+    Raises:
+        TunewrightError: E_TEMPLATE, see `encode`.
     """
-    text = "".join(part for part, _ in stretch)
-    spans, at = [], 0
-    for part, trained in stretch:
-        if trained:
-            spans.append((at, at + len(part)))
-        at += len(part)
-    for token, start, end in vocabulary.tokenize(text) if text else ():
-        encoded.input_ids.append(token)
-        encoded.mask.append(int(any(start < last and end > first for first, last in spans)))
-    stretch.clear()
+    plans: dict[tuple[Shape, ...], _Plan] = {}
+    rows: list[Encoded] = []
+    for start in range(0, len(conversations), BATCH):
+        parts = [
+            _raw_parts(messages, vocabulary, add_generation_prompt=add_generation_prompt)
+            if is_raw(messages)
+            else _chat_parts(
+                messages, vocabulary, plans, add_generation_prompt=add_generation_prompt
+            )
+            for messages in conversations[start : start + BATCH]
+        ]
+        rows += encoded(parts, _tokenizer(vocabulary))
+    return rows
 
 
-def _pieces(
+def _raw_parts(
     messages: Sequence[Message], vocabulary: Vocabulary, *, add_generation_prompt: bool
-) -> list[tuple[str, bool, bool]]:
-    """Return (text, is content, is trained): the rendered text cut where contents begin and end."""
-    nonce = secrets.token_hex(8)
-    marks = [f"content{nonce}n{index}e" for index in range(len(messages))]
-    marked = [
-        Message(role=m["role"], content=mark) for m, mark in zip(messages, marks, strict=True)
-    ]
-    text = render(marked, vocabulary, add_generation_prompt=add_generation_prompt)
-    contents = [m["content"] for m in messages]
-    plain = text
-    for mark, content in zip(marks, contents, strict=True):
-        plain = plain.replace(mark, content)
-    rendered = render(messages, vocabulary, add_generation_prompt=add_generation_prompt)
-    if plain != rendered:
-        stripped = [Message(role=m["role"], content=m["content"].strip()) for m in messages]
-        if stripped != list(messages):
-            return _pieces(stripped, vocabulary, add_generation_prompt=add_generation_prompt)
-        raise failure(
-            "E_TEMPLATE", "The chat template rewrites the text of a message.", where="chat_template"
-        )
-    pieces: list[tuple[str, bool, bool]] = []
-    for part in re.split(f"(content{nonce}n[0-9]+e)", text):
-        if part in marks:
-            index = marks.index(part)
-            pieces.append((contents[index], True, messages[index]["role"] == "assistant"))
-        else:
-            pieces.append((part, False, False))
-    return pieces
+) -> list[Part]:
+    parts = [Part(messages[0]["content"], learned=True, opens=True)]
+    bos = vocabulary.special.get(vocabulary.bos_token)
+    eos = vocabulary.special.get(vocabulary.eos_token)
+    if vocabulary.adds_bos and bos is not None:
+        parts.insert(0, Part(bos, learned=False))
+    if eos is not None and not add_generation_prompt:
+        parts.append(Part(eos, learned=True))
+    return parts
 
 
-def _split_special(text: str, special: Mapping[str, int]) -> list[str]:
-    if not special:
-        return [text] if text else []
-    pattern = "|".join(re.escape(s) for s in sorted(special, key=len, reverse=True))
-    return [part for part in re.split(f"({pattern})", text) if part]
-
-
-def _conversation(value: object) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise ValueError("'messages' is not a list of turns")
-    turns = [
-        _turn(turn, f"messages[{index}]") for index, turn in enumerate(cast("list[object]", value))
-    ]
-    roles = [turn["role"] for turn in turns]
-    expected = [("user", "assistant")[n % 2] for n in range(len(roles))]
-    if "system" in roles[1:]:
-        raise ValueError("'system' is only allowed as the first role")
-    if roles[0] == "system":
-        roles = roles[1:]
-        expected = expected[: len(roles)]
-    if roles != expected:
-        raise ValueError(f"roles do not alternate user, assistant: {', '.join(roles)}")
-    if not roles or roles[-1] != "assistant":
-        raise ValueError("the last turn is not the assistant's")
-    return turns
-
-
-def _turn(value: object, where: str) -> Message:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is not an object")
-    turn = cast("dict[str, object]", value)
-    role = turn.get("role")
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"{where}: unknown role {role!r}")
-    return Message(role=str(role), content=_text(turn, "content", where=f"{where}."))
-
-
-def _text(row: Mapping[str, Any], key: str, *, required: bool = True, where: str = "") -> str:
-    value = row.get(key, "" if not required else None)
-    if value is None and not required:
-        return ""
-    if not isinstance(value, str):
-        raise ValueError(f"'{where}{key}' is {'missing' if key not in row else 'not text'}")
-    if required and not value.strip():
-        raise ValueError(f"'{where}{key}' is empty")
-    return value
-
-
-class _Generation(Extension):
-    """Accepts `{% generation %}` markers, which some templates carry, and passes their content on."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
-
-    def _pass(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-def _environment() -> jinja2.Environment:
-    """Return the sandbox that Transformers renders templates in, with the same globals."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+def _chat_parts(
+    messages: Sequence[Message],
+    vocabulary: Vocabulary,
+    plans: dict[tuple[Shape, ...], _Plan],
+    *,
+    add_generation_prompt: bool,
+) -> list[Part]:
+    shapes, pieces = frames.filled(
+        vocabulary.format, messages, add_generation_prompt=add_generation_prompt
     )
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
+    if shapes not in plans:
+        plans[shapes] = _plan([piece for piece, _ in pieces], shapes, vocabulary)
+    parts: list[Part] = []
+    for (piece, text), planned in zip(pieces, plans[shapes], strict=True):
+        if isinstance(piece, Slot):
+            parts.append(Part(text, learned=shapes[piece.message].role == "assistant"))
+        else:
+            parts += planned
+    return parts
 
 
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)
+def _plan(pieces: Sequence[Piece], shapes: tuple[Shape, ...], vocabulary: Vocabulary) -> _Plan:
+    plan: _Plan = []
+    for index, piece in enumerate(pieces):
+        if isinstance(piece, Slot):
+            plan.append([])
+            continue
+        # Texts and slots take turns.
+        before = pieces[index - 1] if index else None
+        after = pieces[index + 1] if index + 1 < len(pieces) else None
+        begin, end = _given(piece, before, after, shapes=shapes, vocabulary=vocabulary)
+        plan.append(
+            [
+                *_split(piece[:begin], vocabulary, learned=True),
+                *_split(piece[begin:end], vocabulary, learned=False),
+                *_split(piece[end:], vocabulary, learned=True),
+            ]
+        )
+    return plan
+
+
+def _given(
+    text: str,
+    before: Piece | None,
+    after: Piece | None,
+    *,
+    shapes: tuple[Shape, ...],
+    vocabulary: Vocabulary,
+) -> tuple[int, int]:
+    """Return begin and end of what the model need not write of a text between two contents."""
+    begin, end = 0, len(text)
+    if isinstance(before, Slot) and shapes[before.message].role == "assistant":
+        if isinstance(after, Slot) and before.message == after.message:
+            return end, end
+        found = vocabulary.special_pattern.search(text)
+        if found and vocabulary.special[found[0]] in vocabulary.ends:
+            begin = found.end()
+    if isinstance(after, Slot) and after.message and shapes[after.message].role == "assistant":
+        prompt = frames.prompt_end(vocabulary.format, shapes[: after.message], text)
+        end = max(begin, prompt)
+    return begin, end
+
+
+def _split(text: str, vocabulary: Vocabulary, *, learned: bool) -> list[Part]:
+    parts: list[Part] = []
+    at = 0
+    for found in vocabulary.special_pattern.finditer(text):
+        if found.start() > at:
+            parts.append(Part(text[at : found.start()], learned))
+        parts.append(Part(vocabulary.special[found[0]], learned))
+        at = found.end()
+    if at < len(text):
+        parts.append(Part(text[at:], learned))
+    return parts
+
+
+def _tokenizer(vocabulary: Vocabulary) -> TokenizeMany:
+    def tokenize(stretches: Sequence[Stretch]) -> list[_Tokens]:
+        found = [vocabulary.tokenize(text) for text, _ in stretches]
+        return [
+            _Tokens([i for i, _, _ in tokens], [(start, end) for _, start, end in tokens])
+            for tokens in found
+        ]
+
+    return vocabulary.tokenize_many or tokenize

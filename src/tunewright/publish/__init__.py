@@ -1,9 +1,28 @@
-"""Run -> version in the local store. `store.py` reads it and moves its map."""
+"""Run -> version in the local store, dataset -> Hub. `store.py` reads the store and moves its map."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tunewright.artifacts import MANIFEST, Artifact, sha256
 from tunewright.config.schema import Config
+from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
 from tunewright.publish.store import store_root, version_path
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded.
+
+    Attributes:
+        url: Address of the repository.
+        commit: Id of the commit; None in a dry run.
+        files: Path in the repository to size in bytes.
+    """
+
+    url: str
+    commit: str | None
+    files: Mapping[str, int]
 
 
 def is_published(config: Config, published: Artifact) -> bool:
@@ -46,3 +65,37 @@ def publish(
     from tunewright.publish._publish import publish_run
 
     return publish_run(config, adapter, evaluation, exported, force=force, listener=listener)
+
+
+def push_dataset(
+    config: Config,
+    dataset: Artifact,
+    checked: Artifact | None,
+    *,
+    dry_run: bool = False,
+    listener: Listener = SILENT,
+) -> Pushed:
+    """Upload a dataset to the Hub repository `publish.hub_dataset_id` as Parquet with a card, in one commit.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE, no repository is named. E_HUB. E_SECRET_IN_ARTIFACT.
+    """
+    from tunewright.publish._hub import push_dataset as body
+
+    options = config.publish
+    if options.hub_dataset_id is None:
+        raise failure(
+            "E_CONFIG_VALUE",
+            "'publish.hub_dataset_id' is missing.",
+            where="publish.hub_dataset_id",
+            fix="--repo-id org/name",
+        )
+    return body(
+        dataset,
+        checked,
+        repo_id=options.hub_dataset_id,
+        private=options.hub_private,
+        license=options.license,
+        dry_run=dry_run,
+        listener=listener,
+    )

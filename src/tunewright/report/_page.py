@@ -55,6 +55,7 @@ def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, An
     evaluation: Mapping[str, Any] = facts.get("evaluation", {})
     training: Mapping[str, Any] = facts.get("adapter", {})
     css = _asset("report.css")
+    lengths: Mapping[str, Any] = facts.get("dataset", {}).get("lengths") or {}
     return {
         "css": css,
         "css_hash": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
@@ -73,7 +74,7 @@ def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, An
             training.get("eval_losses") or [],
             training.get("best_step"),
         ),
-        "lengths": _plots.length_histogram(facts.get("dataset", {}).get("lengths") or []),
+        "lengths": _plots.length_histogram(lengths.get("edges", ()), lengths.get("counts", ())),
         "commands": view.commands(config, artifacts),
         "libraries": library_versions(),
     }

@@ -84,14 +84,13 @@ def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plo
     return _twice(draw)
 
 
-def length_histogram(lengths: Sequence[float]) -> Plot | None:
-    """Return how many rows have how many tokens; None without rows."""
-    if not lengths:
+def length_histogram(edges: Sequence[float], counts: Sequence[int]) -> Plot | None:
+    """Return how many rows have how many tokens, from the edges of the bins; None without rows."""
+    if not counts:
         return None
 
     def draw(axes: Axes, theme: Theme) -> None:
-        bins = min(24, max(5, round(math.sqrt(len(lengths)) * 1.5)))
-        axes.hist(lengths, bins=bins, color=theme.strong, rwidth=0.88)
+        axes.hist(edges[:-1], bins=list(edges), weights=counts, color=theme.strong, rwidth=0.88)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_xlabel("tokens")
         axes.set_ylabel("rows")

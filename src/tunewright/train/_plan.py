@@ -26,8 +26,8 @@ def plan(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
     options = config.train
     base = resolve_model(config.model.model_name_or_path, config.model.revision, weights=False)
     shape = read_shape(base)
-    tokenizer = load_tokenizer(base)
-    rows = token_rows(read_side(dataset.path / "train.jsonl"), tokenizer, options.max_length)
+    tokenizer = load_tokenizer(base, config.model.chat_template)
+    rows = token_rows(read_side(dataset.path / "train.jsonl"), tokenizer, options)
     lengths = [len(row["input_ids"]) for row in rows]
     if not rows:
         raise failure("E_NOTHING_TO_LEARN", "No row has an answer left.", where=dataset.path)

@@ -38,9 +38,9 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
     options = config.train
     started = time.monotonic()
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
-    tokenizer = load_tokenizer(base)
+    tokenizer = load_tokenizer(base, config.model.chat_template)
     sides = {
-        side: token_rows(read_side(dataset.path / f"{side}.jsonl"), tokenizer, options.max_length)
+        side: token_rows(read_side(dataset.path / f"{side}.jsonl"), tokenizer, options)
         for side in ("train", "eval")
     }
     if not sides["train"] or not sides["eval"]:

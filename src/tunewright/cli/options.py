@@ -1,0 +1,44 @@
+"""Options that several commands take, and flags that stand for options of the config."""
+
+import json
+from typing import Any
+
+import click
+
+SET = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override an option, for example --set train.learning_rate=1e-4. May be repeated.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
+BAD_ROWS = click.option(
+    "--on-bad-row",
+    type=click.Choice(["raise", "skip"]),
+    help="Rows that cannot be used: refuse the data, or leave them out and list them.",
+)
+MAX_BAD = click.option("--max-bad", metavar="SHARE", help="Bad rows that skip accepts: 1% or 0.01.")
+
+
+def given(**options: Any) -> list[str]:
+    """Return the flags that were given as overrides: `prepare__max_bad=0.1` is prepare.max_bad."""
+    return [
+        f"{key.replace('__', '.')}={json.dumps(value)}"
+        for key, value in options.items()
+        if value is not None
+    ]
+
+
+def as_share(text: str | None) -> float | None:
+    """Return 0.01 for `1%` or `0.01`.
+
+    Raises:
+        click.BadParameter: It is neither.
+    """
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise click.BadParameter(f"'{text}' is not a share such as 1% or 0.01.") from error

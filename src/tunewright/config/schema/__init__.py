@@ -1,0 +1,72 @@
+"""The only place where an option has a type, a default, a unit and a meaning: one file a group of stages."""
+
+from pydantic import Field
+
+from tunewright.config.schema.base import Name, Section
+from tunewright.config.schema.data import (
+    CheckSection,
+    ColumnRole,
+    PrepareSection,
+    SourceFormat,
+    SourceSection,
+    StoryboardSection,
+    Variation,
+)
+from tunewright.config.schema.results import (
+    ExportSection,
+    MergeSection,
+    PublishSection,
+    QuantizationType,
+    ServeSection,
+)
+from tunewright.config.schema.training import (
+    CompareSection,
+    LoraSection,
+    ModelSection,
+    TrainSection,
+)
+
+__all__ = [
+    "CheckSection",
+    "ColumnRole",
+    "CompareSection",
+    "Config",
+    "ExportSection",
+    "LoraSection",
+    "MergeSection",
+    "ModelSection",
+    "PrepareSection",
+    "PublishSection",
+    "QuantizationType",
+    "Section",
+    "ServeSection",
+    "SourceFormat",
+    "SourceSection",
+    "StoryboardSection",
+    "TrainSection",
+    "Variation",
+]
+
+
+class Config(Section):
+    """A whole run: one section a stage."""
+
+    name: Name = Field(default="run", description="Name of the run.")
+    output_dir: str = Field(
+        default="runs/{name}", description="Folder of the run; `{name}` is replaced."
+    )
+    seed: int = Field(default=42, ge=0, description="Seed of split, training and sampling.")
+    model: ModelSection = Field(default_factory=ModelSection)
+    prepare: PrepareSection
+    check: CheckSection = Field(default_factory=CheckSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    compare: CompareSection = Field(default_factory=CompareSection)
+    merge: MergeSection = Field(default_factory=MergeSection)
+    export: ExportSection = Field(default_factory=ExportSection)
+    serve: ServeSection = Field(default_factory=ServeSection)
+    publish: PublishSection = Field(default_factory=PublishSection)
+
+    @property
+    def run_dir(self) -> str:
+        """Folder of the run with the name filled in."""
+        return self.output_dir.replace("{name}", self.name)

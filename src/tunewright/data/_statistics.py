@@ -1,0 +1,43 @@
+"""Lengths in numbers: for the terminal, the report and the search for outliers."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+OUTER_FENCE = 3.0
+"""Interquartile ranges beyond the quartiles from which a length is far out."""
+LEAST_SPREAD = 0.25
+"""Least interquartile range of log lengths: rows of nearly one length have no outliers."""
+
+
+def lengths_of(lengths: Sequence[int]) -> dict[str, Any]:
+    """Return min, mean, median, max, and a histogram: `edges` of the bins and `counts` between them."""
+    values = np.asarray(lengths)
+    different = int(values.max() - values.min()) + 1
+    bins = min(24, max(5, round(math.sqrt(len(values)) * 1.5)), different)
+    counts, edges = np.histogram(values, bins=bins)
+    return {
+        "min": int(values.min()),
+        "mean": round(float(values.mean()), 1),
+        "median": float(np.median(values)),
+        "max": int(values.max()),
+        "edges": [round(float(edge), 2) for edge in edges],
+        "counts": [int(count) for count in counts],
+    }
+
+
+def outliers(lengths: Sequence[int]) -> tuple[list[int], float, float]:
+    """Return the rows whose length is far out, and the fences (tokens) that they are beyond.
+
+    Far out is beyond three interquartile ranges of the logarithm of the length from the quartiles.
+
+    Source: Tukey 1977, Exploratory Data Analysis, outer fences.
+    """
+    logs = np.log(np.maximum(np.asarray(lengths, dtype=float), 1.0))
+    low, high = np.percentile(logs, [25, 75])
+    spread = OUTER_FENCE * max(high - low, LEAST_SPREAD)
+    least, most = float(np.exp(low - spread)), float(np.exp(high + spread))
+    found = np.flatnonzero((logs < low - spread) | (logs > high + spread))
+    return [int(row) for row in found], least, most

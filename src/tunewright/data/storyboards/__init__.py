@@ -1,0 +1,1 @@
+"""Storyboards, prompt schedules and shot lists to shots, and shots to rows. Pure."""

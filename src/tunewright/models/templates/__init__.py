@@ -1,0 +1,101 @@
+"""Chat templates: three of our own, a user's file, and the model's made deterministic."""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from tunewright.errors import TunewrightError, failure
+from tunewright.models import frames
+from tunewright.models.messages import Message
+
+NAMES: Mapping[str, str] = {
+    "alpaca": "alpaca.jinja",
+    "style-prompt": "style_prompt.jinja",
+    "plain": "plain.jinja",
+}
+CHOICE = f"{', '.join(f'`{name}`' for name in NAMES)}, or the path of a Jinja file"
+
+MAX_BYTES = 1_000_000
+
+_GOLDEN: tuple[tuple[Message, ...], ...] = (
+    (
+        Message(role="user", content="Which way is north?"),
+        Message(role="assistant", content="Up the river.\nLook for the pole star."),
+    ),
+    (
+        Message(role="user", content="One {{ two }}"),
+        Message(role="assistant", content="three"),
+        Message(role="user", content="four — five"),
+        Message(role="assistant", content="six."),
+    ),
+)
+_NOW = re.compile(r"""strftime_now\(\s*(?:"([^"\\]*)"|'([^'\\]*)')\s*\)""")
+
+
+def template_text(name_or_path: str) -> str:
+    """Return a template's Jinja text: one of ours by name, else a file, which is checked.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, it is neither a name nor a file. E_TEMPLATE, the file is not a
+            template that writes a chat with its contents as they are.
+    """
+    if name_or_path in NAMES:
+        file = resources.files("tunewright.models.templates") / NAMES[name_or_path]
+        return file.read_text(encoding="utf-8")
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise failure(
+            "E_NOT_FOUND",
+            f"'{name_or_path}' is neither a chat template's name nor a file.",
+            where="model.chat_template",
+            fix=f"Set model.chat_template to {CHOICE}.",
+        )
+    text = _read(path)
+    _require_usable(text, path)
+    return text
+
+
+def frozen(template: str) -> str:
+    """Return the template with the date of `frames.TODAY` wherever it asks for today's.
+
+    A prompt in use then has the date of training, whoever renders it.
+    """
+    return _NOW.sub(lambda call: repr(frames.TODAY.strftime(call[1] or call[2] or "")), template)
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise failure("E_TEMPLATE", "The file is too large for a chat template.", where=path)
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise failure(
+            "E_TEMPLATE", "The chat template is not UTF-8.", where=path, fix="Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise failure("E_IO", f"It cannot be read: {error.strerror}.", where=path) from error
+
+
+def _require_usable(text: str, path: Path) -> None:
+    wrong = frames.syntax_error(text)
+    if wrong is not None:
+        message, line = wrong
+        raise failure(
+            "E_TEMPLATE",
+            f"The chat template is not Jinja: {message}.",
+            where=f"{path}:{line}",
+            fix="Correct the named line.",
+        )
+    form = frames.Format(text, "<bos>", "<eos>", adds_bos=False)
+    for chat in _GOLDEN:
+        try:
+            frames.filled(form, chat, add_generation_prompt=False)
+            frames.filled(form, chat[:-1], add_generation_prompt=True)
+        except TunewrightError as error:
+            raise failure(
+                "E_TEMPLATE",
+                error.problems[0].message,
+                where=path,
+                fix="Write each message's content as it is; see the templates' README.",
+            ) from error

@@ -1,0 +1,260 @@
+"""Secrets and addresses in texts. Every token here is generated; none was ever valid."""
+
+import base64
+import hashlib
+import itertools
+import random
+import string
+import time
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import SAMPLES, SHARED
+
+from tunewright.privacy import emails_in, masked, secrets_in, texts_in
+
+ALNUM = string.ascii_letters + string.digits
+HEX = string.digits + "abcdef"
+UPPER = string.ascii_uppercase + "234567"
+URLSAFE = ALNUM + "_-"
+KEY_LINE = "-----BEGIN {} KEY-----"
+
+# Kind, how the token begins, alphabet and length of the rest. No whole token stands in this file.
+PREFIXED = [
+    ("Hugging Face token", "hf_", ALNUM, 34),
+    ("Hugging Face token", "api_org_", ALNUM, 34),
+    ("Anthropic key", "sk-ant-api03-", URLSAFE, 93),
+    ("OpenRouter key", "sk-or-v1-", HEX, 64),
+    ("OpenAI key", "sk-proj-", URLSAFE, 120),
+    ("OpenAI key", "sk-svcacct-", URLSAFE, 100),
+    ("OpenAI key", "sk-", ALNUM, 48),
+    ("AWS access key", "AKIA", UPPER, 16),
+    ("AWS access key", "ASIA", UPPER, 16),
+    ("GitHub token", "ghp_", ALNUM, 36),
+    ("GitHub token", "gho_", ALNUM, 36),
+    ("GitHub token", "ghs_", ALNUM, 36),
+    ("GitLab token", "glpat-", URLSAFE, 20),
+    ("Slack token", "xoxb-", ALNUM, 40),
+    ("Slack token", "xapp-1-", ALNUM, 60),
+    ("Google API key", "AIza", URLSAFE, 35),
+    ("Google OAuth secret", "GOCSPX-", URLSAFE, 28),
+    ("Stripe key", "sk_live_", ALNUM, 24),
+    ("Stripe key", "rk_live_", ALNUM, 24),
+    ("Twilio key", "SK", HEX, 32),
+    ("npm token", "npm_", ALNUM, 36),
+    ("PyPI token", "pypi-AgEIcHlwaS5vcmc", URLSAFE, 120),
+    ("RubyGems key", "rubygems_", HEX, 48),
+    ("DigitalOcean token", "dop_v1_", HEX, 64),
+    ("Databricks token", "dapi", HEX, 32),
+    ("Mailgun key", "key-", HEX, 32),
+    ("Replicate token", "r8_", ALNUM, 37),
+    ("Groq key", "gsk_", ALNUM, 52),
+    ("xAI key", "xai-", ALNUM, 80),
+    ("Perplexity key", "pplx-", ALNUM, 48),
+    ("Fireworks key", "fw_", ALNUM, 24),
+    ("NVIDIA key", "nvapi-", URLSAFE, 64),
+    ("Shopify token", "shpat_", HEX, 32),
+    ("Linear key", "lin_api_", ALNUM, 40),
+    ("Docker token", "dckr_pat_", URLSAFE, 27),
+    ("Figma token", "figd_", URLSAFE, 40),
+    ("Supabase token", "sbp_", HEX, 40),
+    ("Vault token", "hvs.", URLSAFE, 95),
+    ("Notion token", "ntn_", ALNUM, 46),
+    ("age key", "AGE-SECRET-KEY-1", UPPER, 58),
+]
+
+
+def draw(rng: random.Random, alphabet: str, length: int) -> str:
+    """Random characters, the last of which is a letter or digit."""
+    return "".join(rng.choices(alphabet, k=length - 1)) + rng.choice(
+        [c for c in alphabet if c.isalnum()]
+    )
+
+
+def compound(rng: random.Random) -> list[tuple[str, str, str, str]]:
+    """Kind, text before, secret, text after, for shapes of several parts or with a context."""
+
+    def some(alphabet: str, length: int) -> str:
+        return draw(rng, alphabet, length)
+
+    snowflake = base64.b64encode(str(rng.randrange(10**17, 10**18)).encode()).decode()
+    part = base64.urlsafe_b64encode(b'{"alg":"HS256","n":"%d"}' % rng.randrange(10**6)).decode()
+    jwt = f"{part.rstrip('=')}.{part.rstrip('=')}.{some(URLSAFE, 43)}"
+    body = "\n".join(some(ALNUM, 64) for _ in range(6))
+    begin = KEY_LINE.format("RSA PRIVATE") + "\n"
+    return [
+        ("GitHub token", "", f"github_pat_{some(ALNUM, 22)}_{some(ALNUM, 59)}", ""),
+        ("SendGrid key", "", f"SG.{some(URLSAFE, 22)}.{some(URLSAFE, 43)}", ""),
+        ("Discord token", "", f"{snowflake}.{some(URLSAFE, 6)}.{some(URLSAFE, 38)}", ""),
+        ("Telegram bot token", "", f"{rng.randrange(10**9, 10**10)}:AA{some(URLSAFE, 33)}", ""),
+        ("JSON web token", "", jwt, ""),
+        ("W&B key", "wandb login ", some(HEX, 40), ""),
+        ("W&B key", "WANDB_API_KEY=", some(HEX, 40), ""),
+        ("AWS secret key", "aws_secret_access_key = ", some(ALNUM + "/+", 40), ""),
+        ("Cohere key", "COHERE_API_KEY: ", some(ALNUM, 40), ""),
+        ("Twilio token", "twilio auth token ", some(HEX, 32), ""),
+        ("Azure storage key", "AccountName=a;AccountKey=", some(ALNUM, 86) + "==", ";x=y"),
+        ("Azure client secret", "", f"{some(ALNUM, 3)}8Q~{some(ALNUM, 34)}", ""),
+        ("Mailchimp key", "", f"{some(HEX, 32)}-us12", ""),
+        ("Terraform token", "", f"{some(ALNUM, 14)}.atlasv1.{some(URLSAFE, 67)}", ""),
+        ("Airtable token", "", f"pat{some(ALNUM, 14)}.{some(HEX, 64)}", ""),
+        ("authorization header", "Authorization: Bearer ", some(ALNUM, 30), ""),
+        ("password in a URL", "postgres://user:", "hunter" + some(ALNUM, 4), "@db:5432/x"),
+        ("password in a URL", "git clone https://me:", some(ALNUM, 20), "@host.org/r.git"),
+        ("password or key", 'password = "', "a7" + some(ALNUM, 10), '"'),
+        ("password or key", "OTHER_API_KEY=", "b5" + some(ALNUM, 30), "\n"),
+        ("password or key", "{'client_secret': '", "c3" + some(ALNUM, 30), "'}"),
+        ("private key", "", begin + body, "\n-----END"),
+    ]
+
+
+def every_shape(seed: int) -> list[tuple[str, str, str, str]]:
+    rng = random.Random(seed)
+    plain = [(kind, "", begin + draw(rng, a, n), "") for kind, begin, a, n in PREFIXED]
+    return plain + compound(rng)
+
+
+def test_there_are_at_least_forty_kinds():
+    assert len({kind for kind, *_ in every_shape(0)}) >= 40
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_shape_is_found_whole_named_and_masked(seed):
+    for kind, before, secret, after in every_shape(seed):
+        text = f"It said: {before}{secret}{after} and went on."
+        found = secrets_in(text)
+        assert [f.kind for f in found] == [kind], (kind, text)
+        start = text.index(secret)
+        assert found[0].start <= start
+        assert found[0].end >= start + len(secret)
+        assert secret not in found[0].shown
+        hidden = len(secret) - len(found[0].shown.replace("...", ""))
+        assert hidden >= 0.6 * len(secret)
+
+
+@pytest.mark.parametrize("frame", ["{}", '"{}"', "'{}',", "`{}`", "({})", "x={}&y=1", "a\\n{}\\nb"])
+def test_a_token_is_found_in_any_frame(frame):
+    token = "hf_" + draw(random.Random(5), ALNUM, 34)
+    (found,) = secrets_in(frame.format(token))
+    assert frame.format(token)[found.start : found.end] == token
+
+
+def test_all_secrets_of_a_text_are_found_in_order():
+    shapes = every_shape(3)
+    text = "\n\n".join(before + secret + after for _, before, secret, after in shapes)
+    found = secrets_in(text)
+    assert [f.kind for f in found] == [kind for kind, *_ in shapes]
+    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "She had the key, and the password was a secret token of her esteem.",
+        "password: please ask the administrator",
+        "The password=required field is checked; api_key=None by default.",
+        "api_key = os.environ['SERVICE_KEY_1']",
+        "access_token = get_token1(user)",
+        "password = self.password_1",
+        "api_key: YOUR_API_KEY_HERE_123",
+        "hf_" + "x" * 34,
+        "hf_" + "0" * 34,
+        "AKIA" + "IOSFODNN7EXAMPLE",
+        "https://user:password@localhost/db",
+        "https://user:${PASSWORD}@localhost/db",
+        "https://example.org:8080/a@b",
+        "https://example.org/path:to/thing@2x.png",
+        "risk-taking-is-not-an-openai-key-although-it-has-the-letters",
+        "sk-proj-this-is-only-a-name-made-of-words-and-hyphens",
+        KEY_LINE.format("PUBLIC"),
+        f"The header '{KEY_LINE.format('PRIVATE')}' starts a key.",
+        "a bearer of good news",
+        "wandb: at commit " + "ab12" * 10,
+        "sha1 " + "ab12" * 10,
+        "access_key: https://docs.host.org/access-keys-2",
+        "max_tokens=2000000 and token_type_ids",
+        "2026-11-01T10:00:00+00:00",
+        "",
+    ],
+)
+def test_what_only_looks_like_a_secret_is_none(text):
+    assert secrets_in(text) == []
+
+
+def test_hashes_uuids_and_base64_are_no_secrets():
+    rng = random.Random(11)
+    noise: list[str] = []
+    for _ in range(400):
+        raw = rng.randbytes(90)
+        noise += [base64.b64encode(raw).decode(), base64.urlsafe_b64encode(raw).decode()]
+        noise += [getattr(hashlib, name)(raw).hexdigest() for name in ("md5", "sha1", "sha256")]
+        noise.append(str(uuid.UUID(bytes=raw[:16], version=4)))
+    assert secrets_in("\n".join(noise)) == []
+    assert emails_in("\n".join(noise)) == []
+
+
+def test_the_bundled_samples_hold_nothing_private():
+    files = [p for p in SAMPLES.rglob("*") if p.is_file()]
+    assert len(files) > 10
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert secrets_in(text) + emails_in(text) == [], file
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/corpora/british-fiction")
+def test_novels_hold_nothing_private():
+    novels = sorted(SHARED.rglob("*.txt"))[:5]
+    assert novels
+    for novel in novels:
+        text = novel.read_text(encoding="utf-8", errors="replace")
+        assert secrets_in(text) + emails_in(text) == [], novel
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Write to ada.lovelace+x@engine.co.uk.", ["ada.lovelace+x@engine.co.uk"]),
+        ("<a@b.io>, c_d@e-f.de;", ["a@b.io", "c_d@e-f.de"]),
+        ("user@example.com, a@mail.example.org, b@c.test", []),
+        ("@handle, a@b, a @ b.com, 5@6.7, git@host:repo", []),
+        ("no address", []),
+    ],
+)
+def test_addresses(text, found):
+    assert [text[f.start : f.end] for f in emails_in(text)] == found
+    assert all("@" not in f.shown or f.shown.endswith(text[-2:]) for f in emails_in(text))
+
+
+def test_texts_of_a_value_are_all_its_strings():
+    value = {"a": ["b", {"c": "d"}], "e": 1, "f": None, "g": ("h", True)}
+    assert list(texts_in(value)) == ["a", "b", "c", "d", "e", "f", "g", "h"]
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_scanned_and_positions_are_inside(text):
+    for found in secrets_in(text) + emails_in(text):
+        assert 0 <= found.start < found.end <= len(text)
+        assert found.shown == masked(text[found.start : found.end])
+
+
+@given(st.text(alphabet=" .,;\n—äé中", max_size=40), st.integers(0, 30))
+def test_surroundings_do_not_hide_a_token(around, seed):
+    token = "ghp_" + draw(random.Random(seed), ALNUM, 36)
+    text = around + token + around[::-1]
+    assert [text[f.start : f.end] for f in secrets_in(text)] == [token]
+
+
+@given(st.text(alphabet=ALNUM, min_size=1, max_size=200))
+def test_masking_hides_most(secret):
+    shown = masked(secret).replace("...", "")
+    assert len(shown) <= max(len(secret) // 2, 0)
+
+
+@pytest.mark.parametrize("unit", ["a://", "sk-", "password=", "a.b@", "eyJa.", "aws key ", "A-"])
+def test_long_hostile_text_takes_no_long_time(unit):
+    began = time.perf_counter()
+    secrets_in(unit * 20_000)
+    emails_in(unit * 20_000)
+    assert time.perf_counter() - began < 5
