@@ -88,6 +88,11 @@ CODES: Mapping[str, Code] = {
         "A row is longer than `train.max_length`, and `train.excess_length_strategy` is `raise`.",
         "Raise `train.max_length`, or choose truncate, split or drop.",
     ),
+    "E_COVERAGE": Code(
+        3,
+        "A part of the manuscript would be in no chunk, or in two.",
+        "This is a fault in Tunewright: report it with the text around the place.",
+    ),
     "E_LEAK": Code(
         3,
         "The same or nearly the same text is on both sides of the split.",

@@ -396,3 +396,16 @@ def test_a_prompt_template_and_columns_of_ones_own(make_config, tmp_path):
     row = rows_of(dataset, "train")[0]
     assert row["prompt"] == f"Write a calm text about {row['topic']}"
     assert row["mood"] == "calm"
+
+
+def test_text_that_would_be_lost_is_refused(make_config, monkeypatch):
+    from tunewright.data import _gather
+
+    cut = _gather.chunk
+
+    def losing(*args, **more):
+        made = cut(*args, **more)
+        return type(made)(made.chunks[1:], made.inside)
+
+    monkeypatch.setattr(_gather, "chunk", losing)
+    assert set(code_of(lambda: prepare(make_config()))) == {"E_COVERAGE"}

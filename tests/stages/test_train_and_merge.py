@@ -43,9 +43,7 @@ def test_saved_adapter_has_the_loss_of_the_best_evaluation(trained):
 
     base = resolve_model("tunewright/tiny")
     model = load_tuned(base, adapter.path)
-    rows = token_rows(
-        read_side(dataset.path / "eval.jsonl"), load_tokenizer(base), config.train.max_length
-    )
+    rows = token_rows(read_side(dataset.path / "eval.jsonl"), load_tokenizer(base), config.train)
     losses = []
     with torch.no_grad():
         for row in rows:

@@ -108,12 +108,38 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
         facts({"path": str(made.path), "kind": made.kind, "facts": made.facts}, as_json=True)
         return
     console = Console()
+    if made.kind == "dataset":
+        _dataset(console, made.facts)
     if made.facts.get("gates"):
         console.print(_gates([(made.kind, gate) for gate in made.facts["gates"]]))
     for name in ("sentence", "advice"):
         if made.facts.get(name):
             console.print(str(made.facts[name]), markup=False, highlight=False)
     console.print(f"{made.kind}: {made.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _dataset(console: Console, found: Mapping[str, Any]) -> None:
+    """Print sizes of both sides, and how long the answers are."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "rows", "words", "tokens"):
+        table.add_column(column, justify="right" if column else "left")
+    for side, name in (("train", "train"), ("eval", "held out")):
+        table.add_row(
+            name, *(f"{found[f'{side}_{unit}']:,}" for unit in ("rows", "words", "tokens"))
+        )
+    console.print(table)
+    lengths = found["lengths"]
+    line = (
+        f"tokens an answer: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,}, "
+        f"median {lengths['median']:,.0f}   {sparkline(lengths['counts'])}"
+    )
+    console.print(line, markup=False, highlight=False)
+    for count, what in (
+        (found["dropped_lines"], "lines in no row: dropped.jsonl"),
+        (found["rejected_rows"], "rows that cannot be used: rejected.jsonl"),
+    ):
+        if count:
+            console.print(f"{count:,} {what}", markup=False, highlight=False)
 
 
 def checked(found: Mapping[str, Any], *, show: int) -> None:

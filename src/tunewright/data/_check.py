@@ -114,7 +114,7 @@ def _gates(config: Config, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "gate": "the end of the answer is learned",
             "value": f"{facts['rows_with_end']} of {rows} rows",
-            "limit": f"{1 - limits.max_cut:.0%}, and every row that is not cut",
+            "limit": f"{1 - limits.max_cut:.0%}, and every uncut row",
             "passed": facts["rows_whole_without_end"] == 0
             and facts["rows_with_end"] >= (1 - limits.max_cut) * rows,
         },

@@ -15,13 +15,13 @@ from tunewright.data._sources import find_files
 from tunewright.data.formats.forms import canonical
 from tunewright.data.formats.templates import fields_of
 from tunewright.data.manuscripts._read import read as read_manuscript
-from tunewright.data.manuscripts.cut import Chunk, chunk, sentences
+from tunewright.data.manuscripts.cut import Chunk, chunk, faults, sentences
 from tunewright.data.manuscripts.matter import find_matter
 from tunewright.data.rejects import too_many
 from tunewright.data.sources import SourceFile, Sources
 from tunewright.data.storyboards.rows import rows_of
 from tunewright.data.storyboards.shots import Shot, read_shots
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 
 FILES_THAT_ARE_SOURCES = 5
@@ -121,7 +121,8 @@ def _manuscripts(
     options = config.prepare
 
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+        fast = tokenizer.backend_tokenizer
+        return [len(e) for e in fast.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     for file in files:
         try:
@@ -134,11 +135,19 @@ def _manuscripts(
         for item in dropped:
             gathered.dropped.add({"source": file.name, **vars(item)})
         cut = chunk(parts, count, min_tokens=options.min_tokens, max_tokens=options.max_tokens)
+        gathered.broken.extend(_lost(file, faults(manuscript.text, cut.chunks, dropped)))
         whole = len(files) >= FILES_THAT_ARE_SOURCES
         places = _places(cut.chunks, whole_file=whole)
         _add_chunks(config, file, cut.chunks, places, gathered)
         gathered.notes.extend(_notes_on(file, cut.chunks, [vars(i) for i in cut.inside], options))
         listener.advanced(len(gathered), file.name)
+
+
+def _lost(file: SourceFile, found: Sequence[str]) -> list[Problem]:
+    """Return a problem for each place where text would be lost or doubled."""
+    return [
+        Problem("E_COVERAGE", f"{what}.", str(file.path), CODES["E_COVERAGE"].fix) for what in found
+    ]
 
 
 def _notes_on(

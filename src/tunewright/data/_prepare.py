@@ -165,9 +165,7 @@ def _say(facts: Mapping[str, Any], listener: Listener) -> None:
         listener.said(f"and {len(facts['files']) - 5} more files")
     for note in facts["notes"][:10]:
         listener.said(note)
-    lengths = facts["lengths"]
     listener.said(
         f"{facts['train_rows']:,} rows to train on, {facts['eval_rows']:,} held out "
-        f"({facts['held_out_share']:.0%} of the text); answers of {lengths['min']:,} to "
-        f"{lengths['max']:,} tokens, mean {lengths['mean']:,}"
+        f"({facts['held_out_share']:.0%} of the text)"
     )
