@@ -6,15 +6,16 @@ If an artifact loads, its folder is complete: it is built aside, hashed, and ren
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +41,7 @@ class Artifact:
         facts: What the stage has to say: settings, metrics, gates. JSON values.
         files: Relative path of each file to its SHA-256.
         created: ISO time, UTC.
+        made_by: Version of Tunewright that made it.
     """
 
     kind: Kind
@@ -50,6 +52,7 @@ class Artifact:
     facts: Mapping[str, Any]
     files: Mapping[str, str]
     created: str
+    made_by: str = ""
 
 
 @dataclass
@@ -65,10 +68,19 @@ class Draft:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def make_key(kind: Kind, settings: object, parents: Mapping[str, str]) -> str:
-    """Return the SHA-256 of what determines an artifact. `settings` is a JSON value."""
+def make_key(
+    kind: Kind, settings: object, parents: Mapping[str, str], made_by: str | None = None
+) -> str:
+    """Return the SHA-256 of what determines an artifact.
+
+    Args:
+        kind: What it is.
+        settings: A JSON value.
+        parents: Kind of each parent to its digest.
+        made_by: Version of Tunewright; unset: this one.
+    """
     text = json.dumps(
-        [FORMAT, version("tunewright"), kind, settings, dict(parents)],
+        [FORMAT, made_by or version("tunewright"), kind, settings, dict(parents)],
         sort_keys=True,
         ensure_ascii=False,
     )
@@ -85,8 +97,10 @@ def writing(
     killed process left behind is removed by the next one that writes the same artifact.
 
     Raises:
-        TunewrightError: E_RUN_LOCKED, another process is writing it. E_IO, the system refused.
+        TunewrightError: E_RUN_LOCKED, another process is writing it. E_UNSAFE_PATH, `path` is a link. E_IO,
+            the system refused.
     """
+    _require_no_link(path)
     digests = {name: parent.digest for name, parent in parents.items()}
     draft: Draft | None = None
     try:
@@ -116,8 +130,10 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
 
     Raises:
         TunewrightError: E_ARTIFACT_MISSING, nothing complete is there. E_ARTIFACT_INVALID, it is of
-            another kind, or files differ from the manifest (all of them named).
+            another kind, or files differ from the manifest (all of them named). E_UNSAFE_PATH, it is a
+            link, or has files that lead out of it.
     """
+    _require_no_link(path)
     manifest = path / MANIFEST
     try:
         raw = manifest.read_bytes()
@@ -131,15 +147,16 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
             facts=data["facts"],
             files=data["files"],
             created=data["created"],
+            made_by=data.get("tunewright", ""),
         )
     except FileNotFoundError as error:
         raise failure(
             "E_ARTIFACT_MISSING",
             f"There is no finished {kind} here.",
             where=path,
-            fix=f"Make it: {_MAKERS[kind]}.",
+            fix=f"Make it: {MAKERS[kind]}.",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise failure(
             "E_ARTIFACT_INVALID", "The manifest cannot be read.", where=manifest
         ) from error
@@ -147,11 +164,46 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
         raise failure(
             "E_ARTIFACT_INVALID", f"This is a {artifact.kind}, not a {kind}.", where=manifest
         )
+    strangers = _outside(path, (MANIFEST, *artifact.files))
+    if strangers:
+        raise TunewrightError(strangers)
     if verify:
         problems = verify_files(path, artifact.files)
         if problems:
             raise TunewrightError(problems)
     return artifact
+
+
+def kind_of(folder: Path) -> Kind | None:
+    """Return which artifact a folder holds, told by the beginning of its manifest; None: none."""
+    try:
+        with (folder / MANIFEST).open("rb") as stream:
+            match = _BEGINNING.match(stream.read(200))
+    except OSError:
+        return None
+    kind = match[1].decode() if match else None
+    return cast("Kind", kind) if kind in get_args(Kind) else None
+
+
+_BEGINNING = re.compile(rb'\{\s*"format": \d+,\s*"kind": "(\w+)"')
+
+
+def _require_no_link(path: Path) -> None:
+    if path.is_symlink():
+        message = "The folder is a link, which may lead anywhere."
+        fix = "Remove the link; `output_dir` can name another place."
+        raise failure("E_UNSAFE_PATH", message, where=path, fix=fix)
+
+
+def _outside(path: Path, names: Iterable[str]) -> list[Problem]:
+    """Return a problem for every file that does not lie in the folder."""
+    root = path.resolve()
+    message, fix = "The file leads out of the folder.", "Make the artifact again."
+    return [
+        Problem("E_UNSAFE_PATH", message, str(path / name), fix)
+        for name in names
+        if not (path / name).resolve().is_relative_to(root)
+    ]
 
 
 def verify_files(
@@ -187,7 +239,7 @@ def fsync(path: Path) -> None:
         os.close(handle)
 
 
-_MAKERS: Mapping[Kind, str] = {
+MAKERS: Mapping[Kind, str] = {
     "dataset": "tunewright prepare",
     "check": "tunewright check",
     "plan": "tunewright plan",
@@ -198,6 +250,7 @@ _MAKERS: Mapping[Kind, str] = {
     "published": "tunewright publish",
     "report": "tunewright report",
 }
+"""Command that makes an artifact."""
 
 
 def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str, str]) -> None:

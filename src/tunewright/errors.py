@@ -152,7 +152,7 @@ CODES: Mapping[str, Code] = {
     ),
     "E_UNSAFE_PATH": Code(
         9,
-        "A link in a folder leads out of the folder.",
+        "A link, or a file behind one, leads out of the folder that it is in.",
         "Copy the file into the folder, or name it as a source of its own.",
     ),
     "E_SECRET_IN_ARTIFACT": Code(

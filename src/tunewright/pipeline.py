@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact, make_key
-from tunewright.config.inputs import settings_of
-from tunewright.config.load import PRESET, config_of_source, dump_config, load_config
+from tunewright import data
+from tunewright.artifacts import MAKERS, MANIFEST, Artifact, Kind, load_artifact, make_key
+from tunewright.config.inputs import differences, settings_of
+from tunewright.config.load import ELSEWHERE, PRESET, config_of_source, dump_config, load_config
+from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
-from tunewright.data import check, check_source, input_digests, prepare, rendered, repair
+from tunewright.data import check, prepare
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import compare
 from tunewright.events import SILENT, Listener
@@ -26,6 +28,8 @@ Stage = Literal[
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 CONFIG_FILE = "run.yaml"
+DRAFT_NAME_BYTES = 20
+"""What the name of a folder gets besides while it is being written."""
 ASIDE: tuple[Stage, ...] = ("check", "plan")
 """Stages that nothing is made of: done again, they leave the later ones as they are."""
 
@@ -123,7 +127,7 @@ def run(
     for stage in STAGES[: STAGES.index(until) + 1] if until else STAGES:
         step = STEPS[stage]
         started = time.monotonic()
-        finished = None if again else _finished(config, step, found)
+        finished = None if again else _finished(config, step, found, listener)
         again = again or (finished is None and stage not in ASIDE)
         try:
             artifact = finished or step.make(config, found, listener)
@@ -147,7 +151,8 @@ def run_stage(
 
     Raises:
         TunewrightError: E_ARTIFACT_MISSING names the command that makes what is missing.
-            E_ARTIFACT_INVALID, what is there was made from something else than what is there now.
+            E_ARTIFACT_INVALID, what is there was made from something else than what is there now, or
+            with other options.
     """
     step = STEPS[stage]
     run_dir = Path(config.run_dir)
@@ -156,18 +161,10 @@ def run_stage(
         found = present(config)
     else:
         found = {kind: load_artifact(run_dir / kind, kind, verify=True) for kind in step.parents}
-        problems = _mismatches(run_dir, found)
-        if problems:
-            raise TunewrightError(problems)
+        _require_current(config, found, listener)
     if stage == "publish":
-        artifact = publish(
-            config,
-            found["adapter"],
-            found["evaluation"],
-            found["exported"],
-            force=force,
-            listener=listener,
-        )
+        parents = (found[kind] for kind in step.parents)
+        artifact = publish(config, *parents, force=force, listener=listener)
     else:
         artifact = step.make(config, found, listener)
     _remember(config)
@@ -186,32 +183,52 @@ def check_any(
     With `out` the rows of the sources are repaired and written there.
 
     Raises:
-        TunewrightError: As data.check and data.check_source do.
+        TunewrightError: As data.check and data.check_source do; E_NAME, `out` cannot be a path.
     """
-    described = target.startswith(PRESET) or _is_config(Path(target))
+    described = is_described(target)
     config = config_of(target, overrides) if described else config_of_source(target, overrides)
     if out is not None:
-        return repair(config, Path(out), listener=listener)
+        folder = usable_path(out, spare_bytes=DRAFT_NAME_BYTES)
+        return data.repair(config, folder, listener=listener)
     if not described:
-        return check_source(config, listener=listener)
+        return data.check_source(config, listener=listener)
     made = run_stage(config, "check", listener=listener)
-    return {"path": str(made.path), **made.facts, "rendered": rendered(made)}
+    return {"path": str(made.path), **made.facts, "rendered": data.rendered(made)}
 
 
-def _is_config(path: Path) -> bool:
-    folders = (path, path.absolute().parent) if path.is_dir() else ()
-    return path.suffix in (".yaml", ".yml") or any((f / CONFIG_FILE).is_file() for f in folders)
+def is_described(target: str) -> bool:
+    """Return whether a target is a config, a preset, or a run, and not data.
+
+    Raises:
+        TunewrightError: E_NAME, it cannot be a path.
+    """
+    if target.startswith((PRESET, *ELSEWHERE)):
+        return target.startswith(PRESET)
+    path = usable_path(target)
+    return path.suffix in (".yaml", ".yml") or _run_folder(path) is not None
+
+
+def _run_folder(path: Path) -> Path | None:
+    """Return the run that a folder is, or that a stage's folder is in."""
+    here = path.absolute()
+    folders = (path, here.parent) if here.name in get_args(Kind) else (path,)
+    is_folder = path.is_dir()
+    return next((f for f in folders if is_folder and (f / CONFIG_FILE).is_file()), None)
 
 
 def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) -> Pushed:
     """Upload a run's dataset to the Hub.
 
     Raises:
-        TunewrightError: E_ARTIFACT_MISSING; else as publish.push_dataset does.
+        TunewrightError: E_ARTIFACT_MISSING; E_ARTIFACT_INVALID, it was made with other options; else as
+            publish.push_dataset does.
     """
     run_dir = Path(config.run_dir)
     dataset = load_artifact(run_dir / "dataset", "dataset", verify=True)
+    _require_current(config, {"dataset": dataset}, listener)
     checked = present(config).get("check")
+    if checked is None:
+        listener.said(f"The dataset was not checked; this does it: tunewright check {run_dir}")
     return push_dataset(config, dataset, checked, dry_run=dry_run, listener=listener)
 
 
@@ -248,21 +265,85 @@ def _mismatches(run_dir: Path, found: Artifacts) -> list[Problem]:
     return problems
 
 
+def _require_current(config: Config, found: Artifacts, listener: Listener) -> None:
+    """Refuse artifacts that do not belong together, or that the config would make otherwise.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_INVALID.
+    """
+    problems = _mismatches(Path(config.run_dir), found)
+    if not problems:
+        judged = (_outdated(config, artifact, listener) for artifact in found.values())
+        problems = [problem for problem in judged if problem]
+    if problems:
+        raise TunewrightError(problems)
+
+
+def _outdated(config: Config, artifact: Artifact, listener: Listener) -> Problem | None:
+    """Return a problem if the config, or the files it names, would make another artifact."""
+    kind = artifact.kind
+    if not _same_options(config, artifact):
+        message = f"The {kind} was made with other options than these{_named(config, artifact)}."
+        way_out = "; or leave the options as they were"
+    elif changed := _changed_inputs(config, artifact, listener):
+        names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
+        message, way_out = f"Files have changed since the {kind} was made: {names}.", ""
+    else:
+        return None
+    fix = f"{MAKERS[kind]} CONFIG makes it again{way_out}."
+    return Problem("E_ARTIFACT_INVALID", message, str(artifact.path), fix)
+
+
+def _same_options(config: Config, artifact: Artifact) -> bool:
+    """Return whether the options that determine an artifact are those it was made with."""
+    settings = _settings(config, artifact)
+    return artifact.key == make_key(artifact.kind, settings, artifact.parents, artifact.made_by)
+
+
+def _named(config: Config, artifact: Artifact) -> str:
+    """Return which options differ, in brackets, where the run folder still has those of the artifact."""
+    try:
+        old = load_config(Path(config.run_dir) / CONFIG_FILE)
+    except TunewrightError:
+        return ""
+    if not _same_options(old, artifact):
+        return ""
+    names = differences(settings_of(old, artifact.kind), settings_of(config, artifact.kind))
+    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> list[str]:
+    """Return which of the files that a dataset was made of are others now, or new, or missing.
+
+    Files of a source that is not there, or of a Hub that cannot be reached, count as unchanged.
+    """
+    if artifact.kind != "dataset":
+        return []
+    made_of = artifact.facts.get("inputs", {})
+    now = data.input_digests(config)
+    names = (made_of.keys() | now.keys()) - ({"model.chat_template"} - now.keys())
+    gone = [name for name, digest in now.items() if not digest]
+    for source in gone:
+        listener.said(f"{source} is not there or cannot be reached; the dataset is as it was made.")
+    if gone:  # without the files of one source, those of others may have other names
+        names = {name for name in made_of if now.get(name)}
+    return sorted(name for name in names if made_of.get(name) != now.get(name))
+
+
 def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
     """Return the config of a config file, a preset, a run folder, or a stage's folder in it.
 
     Raises:
         TunewrightError: E_NOT_FOUND, it is none of these; else as load_config does.
     """
-    path = Path(target)
-    if target.startswith(PRESET) or not path.is_dir():
+    if target.startswith(PRESET) or not usable_path(target).is_dir():
         return load_config(target, overrides)
-    for folder in (path, path.absolute().parent):
-        if (folder / CONFIG_FILE).is_file():
-            config = load_config(folder / CONFIG_FILE, overrides)
-            # The folder may have been moved or may be named from elsewhere: it is where it was found.
-            elsewhere = any(o.startswith("output_dir=") for o in overrides)
-            return config if elsewhere else config.model_copy(update={"output_dir": str(folder)})
+    folder = _run_folder(usable_path(target))
+    if folder is not None:
+        config = load_config(folder / CONFIG_FILE, overrides)
+        # The folder may have been moved or may be named from elsewhere: it is where it was found.
+        elsewhere = any(o.startswith("output_dir=") for o in overrides)
+        return config if elsewhere else config.model_copy(update={"output_dir": str(folder)})
     raise failure(
         "E_NOT_FOUND",
         "The folder is not a run: it has no run.yaml.",
@@ -271,25 +352,30 @@ def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
     )
 
 
-def _finished(config: Config, step: Step, found: Artifacts) -> Artifact | None:
+def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:
     path = Path(config.run_dir) / step.kind
     parents = step.parents or tuple(found)
     try:
         artifact = load_artifact(path, step.kind)
+        settings = _settings(config, artifact)
     except TunewrightError:
         return None
     if step.kind == "published" and not is_published(config, artifact):
         return None
-    settings = settings_of(config, step.kind)
-    if step.kind == "dataset":
-        settings["inputs"] = input_digests(config)
     digests = {kind: found[kind].digest for kind in parents}
     same = artifact.key == make_key(step.kind, settings, digests)
-    return artifact if same and _all_there(artifact) else None
+    whole = all((path / name).is_file() for name in artifact.files)
+    return artifact if same and whole and not _changed_inputs(config, artifact, listener) else None
 
 
-def _all_there(artifact: Artifact) -> bool:
-    return all((artifact.path / name).is_file() for name in artifact.files)
+def _settings(config: Config, artifact: Artifact) -> dict[str, Any]:
+    """Return what determines an artifact beside its parents; files that are gone count as they were."""
+    settings = settings_of(config, artifact.kind)
+    if artifact.kind == "dataset":
+        settings["inputs"] = artifact.facts.get("inputs")
+    if artifact.kind == "check":
+        settings["against"] = data.against_digests(config)
+    return settings
 
 
 def _remember(config: Config) -> None:

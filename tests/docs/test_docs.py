@@ -17,14 +17,18 @@ from tunewright.errors import CODES
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # The guides' own lengths stay: whether their rows fit is part of what is tested.
 QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
 TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    return FENCE.findall(page.read_text())
+    """Return kind and text of each block; the title of a file is its first line."""
+    return [
+        (kind, f"# {title}\n{body}" if title else body)
+        for kind, title, body in FENCE.findall(page.read_text())
+    ]
 
 
 def commands_in(page: Path) -> list[list[str]]:

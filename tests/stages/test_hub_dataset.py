@@ -166,7 +166,7 @@ def test_rows_of_several_forms_become_conversations(hub, make, tmp_path):
 
 
 def test_with_plain_text_among_several_forms_each_row_stays_as_it_is(hub, make, tmp_path):
-    rows = [*SEVERAL, {"prompt": "", "completion": "Plain text.", "source": "c.txt"}]
+    rows = [*SEVERAL, {"text": "Plain text.", "source": "c.txt"}]
     push_dataset(make(rows, rows[:1]), None, repo_id="me/rows")
     (tmp_path / "t.parquet").write_bytes(hub.dataset("me/rows").files[TRAIN])
     assert without_nothing(load({"t": str(tmp_path / "t.parquet")})["t"]) == rows

@@ -100,7 +100,33 @@ def test_private_gated_and_missing_datasets(hub, monkeypatch):
         problem = problem_of(lambda name=name: fetch(f"hub:{name}"))
         assert "no such dataset, or it is private" in problem.message
         assert "HF_TOKEN" in problem.fix
-    assert "hub:org/name" in problem_of(lambda: fetch("hub:../../etc")).fix
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "../../etc", "", "a/b/c", "a/b--c", "-a/b", "a\0/b", "é/x"]
+)
+def test_names_that_are_no_names(hub, name):
+    problem = problem_of(lambda: fetch(f"hub:{name}"))
+    assert problem.code == "E_NAME"
+    assert "hub:org/name" in problem.fix
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "http://", "http://[::1", "http://h:port"])
+def test_an_endpoint_that_is_no_address(hub, monkeypatch, endpoint):
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    problem = problem_of(lambda: fetch("hub:org/a"))
+    assert problem.code == "E_HUB"
+    assert "HF_ENDPOINT" in problem.message + problem.fix
+
+
+def test_files_are_named_by_their_path_in_the_repository(hub):
+    hub.add("org/a", {"en/train.jsonl": "e", "de/train.jsonl": "d"})
+    fetched = fetch("hub:org/a")
+    assert dict(zip(fetched.names, (f.read_text() for f in fetched.files), strict=True)) == {
+        "en/train.jsonl": "e",
+        "de/train.jsonl": "d",
+    }
 
 
 @pytest.mark.parametrize(

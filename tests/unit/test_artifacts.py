@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tunewright.artifacts import load_artifact, make_key, writing
+from tunewright.artifacts import kind_of, load_artifact, make_key, writing
 from tunewright.errors import TunewrightError
 
 
@@ -90,3 +90,50 @@ def test_key_depends_on_everything_that_determines():
         make_key("dataset", {"a": 1}, {"dataset": "x"}),
     }
     assert len(keys) == 4
+
+
+def test_a_link_in_place_of_an_artifact_is_refused_before_work_begins(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "mine.txt").write_text("keep")
+    (tmp_path / "d").symlink_to(tmp_path / "real")
+    assert code_of(lambda: make(tmp_path / "d")) == "E_UNSAFE_PATH"
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["mine.txt"]
+    make(tmp_path / "e")
+    (tmp_path / "f").symlink_to(tmp_path / "e")
+    assert code_of(lambda: load_artifact(tmp_path / "f", "dataset")) == "E_UNSAFE_PATH"
+
+
+def test_files_that_lead_out_of_an_artifact_are_refused(tmp_path):
+    path = tmp_path / "d"
+    make(path)
+    (tmp_path / "secret.txt").write_text("hello")
+    (path / "sub" / "a.txt").unlink()
+    (path / "sub" / "a.txt").symlink_to(tmp_path / "secret.txt")
+    assert code_of(lambda: load_artifact(path, "dataset")) == "E_UNSAFE_PATH"
+    make(path)
+    (path / "sub" / "b.txt").write_text("hello")
+    (path / "sub" / "a.txt").unlink()
+    (path / "sub" / "a.txt").symlink_to(path / "sub" / "b.txt")
+    assert load_artifact(path, "dataset", verify=True).facts == {"rows": 3}
+    manifest = path / "manifest.json"
+    named = json.loads(manifest.read_text())
+    named["files"]["../secret.txt"] = named["files"]["sub/a.txt"]
+    manifest.write_text(json.dumps(named))
+    assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_UNSAFE_PATH"
+    manifest.write_text("[" * 100_000)
+    assert code_of(lambda: load_artifact(path, "dataset")) == "E_ARTIFACT_INVALID"
+
+
+def test_what_a_folder_holds_is_told_by_its_manifest(tmp_path):
+    make(tmp_path / "d")
+    assert kind_of(tmp_path / "d") == "dataset"
+    assert kind_of(tmp_path) is None
+    for text in ('{"kind": "dataset"}', '{"format": 1, "kind": "car"}', "[" * 1000, ""):
+        (tmp_path / "manifest.json").write_text(text)
+        assert kind_of(tmp_path) is None
+
+
+def test_the_key_of_another_version_can_be_made_again(tmp_path):
+    artifact = make(tmp_path / "d", settings={"a": 1})
+    assert make_key("dataset", {"a": 1}, {}, artifact.made_by) == artifact.key
+    assert make_key("dataset", {"a": 1}, {}, "0.0.0") != artifact.key

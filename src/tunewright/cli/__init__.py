@@ -1,6 +1,5 @@
 """The command line: parses, calls, prints. Errors become a code, a place and a fix."""
 
-import json
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from types import FrameType
 import click
 
 from tunewright.cli.commands import cli
+from tunewright.cli.text import visible, visible_json
 from tunewright.errors import CODES, Problem, TunewrightError
 
 QUIET = {
@@ -74,15 +74,15 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 
 def _show(problems: Sequence[Problem]) -> None:
     for problem in problems:
-        click.echo(f"ERROR {problem.code}: {problem.message}", err=True)
-        click.echo(f"where: {problem.where}", err=True)
-        click.echo(f"fix: {problem.fix}", err=True)
+        click.echo(f"ERROR {problem.code}: {visible(problem.message)}", err=True)
+        click.echo(f"where: {visible(problem.where)}", err=True)
+        click.echo(f"fix: {visible(problem.fix)}", err=True)
 
 
 def _show_json(error: TunewrightError, args: Sequence[str]) -> None:
     if "--json" in args:
         errors = [vars(problem) for problem in error.problems]
-        click.echo(json.dumps({**error.details, "errors": errors}, indent=2, ensure_ascii=False))
+        click.echo(visible_json({**error.details, "errors": errors}))
 
 
 def _internal(error: Exception) -> Problem:

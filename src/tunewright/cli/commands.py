@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import click
 
-from tunewright.cli.options import BAD_ROWS, JSON, MAX_BAD, SET, as_share, given
+from tunewright.cli.options import BAD_ROWS, JSON, MAX_BAD, SET, bad_rows, given, refuse_together
 from tunewright.cli.store import store
 
 Function = Callable[..., Any]
@@ -18,9 +18,10 @@ Function = Callable[..., Any]
 @click.version_option(package_name="tunewright")
 def cli() -> None:
     """From your own text to a fine-tuned language model you can trust."""
-    from tunewright.config.load import read_dotenv
+    from tunewright.config.load import read_dotenv, require_endpoint
 
     read_dotenv()
+    require_endpoint()
 
 
 def _target(function: Function) -> Function:
@@ -100,7 +101,7 @@ def prepare(
 
     Example: tunewright prepare author.yaml --set prepare.eval_split=0.2
     """
-    flags = given(prepare__on_bad_row=on_bad_row, prepare__max_bad=as_share(max_bad))
+    flags = given(**bad_rows(on_bad_row, max_bad))
     _stage("prepare", target, (*overrides, *flags), as_json)
 
 
@@ -135,11 +136,17 @@ def check(
     from tunewright.cli import render
     from tunewright.errors import TunewrightError
 
+    refuse_together(show=show, against=against, out=out)
+    if (on_bad_row or max_bad) and out is None and pipeline.is_described(target):
+        message = (
+            "--on-bad-row and --max-bad act while a dataset is made, and this one is made already: "
+            "use them with `tunewright prepare`, or with --fix."
+        )
+        raise click.UsageError(message)
     flags = given(
         check__show=show,
         check__against=against,
-        prepare__on_bad_row=on_bad_row,
-        prepare__max_bad=as_share(max_bad),
+        **bad_rows(on_bad_row, max_bad),
     )
     try:
         with render.progress() as listener:
@@ -244,8 +251,8 @@ def push(
     )
     config = pipeline.config_of(target, (*overrides, *flags))
     with render.progress() as listener:
-        pushed = pipeline.push(config, dry_run=dry_run, listener=listener)
-    render.facts(vars(pushed), as_json=as_json)
+        made = pipeline.push(config, dry_run=dry_run, listener=listener)
+    render.pushed(made, as_json=as_json)
 
 
 @cli.command()
@@ -309,11 +316,13 @@ def config_show(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Example: tunewright config show preset:demo --set train.lora.r=8
     """
+    from tunewright.cli.text import visible_json
     from tunewright.config.load import dump_config
     from tunewright.pipeline import config_of
 
     config = config_of(target, overrides)
-    click.echo(config.model_dump_json(indent=2) if as_json else dump_config(config).rstrip())
+    as_text = visible_json(config.model_dump(mode="json")) if as_json else dump_config(config)
+    click.echo(as_text.rstrip())
 
 
 @config_group.command("schema")

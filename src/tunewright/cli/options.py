@@ -30,6 +30,18 @@ def given(**options: Any) -> list[str]:
     ]
 
 
+def bad_rows(on_bad_row: str | None, max_bad: str | None) -> dict[str, Any]:
+    """Return both flags as `given` takes them.
+
+    Raises:
+        click.UsageError: A share is given, and not what it is for.
+        click.BadParameter: The share is no number.
+    """
+    if max_bad is not None and on_bad_row != "skip":
+        raise click.UsageError("--max-bad limits what --on-bad-row skip leaves out: give both.")
+    return {"prepare__on_bad_row": on_bad_row, "prepare__max_bad": as_share(max_bad)}
+
+
 def as_share(text: str | None) -> float | None:
     """Return 0.01 for `1%` or `0.01`.
 
@@ -42,3 +54,15 @@ def as_share(text: str | None) -> float | None:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError as error:
         raise click.BadParameter(f"'{text}' is not a share such as 1% or 0.01.") from error
+
+
+def refuse_together(*, show: int | None, against: str | None, out: str | None) -> None:
+    """Refuse `check --fix` with what only looks.
+
+    Raises:
+        click.UsageError: `--fix` comes with `--show` or `--against`.
+    """
+    for flag, value in (("--show", show), ("--against", against)):
+        if out is not None and value is not None:
+            message = f"--fix writes, {flag} looks: check the result of --fix with {flag}."
+            raise click.UsageError(message)

@@ -1,6 +1,5 @@
 """What the terminal shows: progress on stderr, results on stdout. The only user of rich."""
 
-import json
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -22,9 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.artifacts import Artifact
+from tunewright.cli.text import visible, visible_json
 from tunewright.config.schema import Config
 from tunewright.events import Listener
 from tunewright.pipeline import Outcome
+from tunewright.publish import Pushed
 from tunewright.publish.store import Version
 
 
@@ -68,7 +69,7 @@ class Lines:
 
     def said(self, text: str) -> None:
         """Print it."""
-        self._console.print(f"         {text}", highlight=False, markup=False, soft_wrap=True)
+        _line(self._console, f"         {text}")
 
 
 class Bars:
@@ -86,11 +87,11 @@ class Bars:
     def advanced(self, done: int, detail: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, detail=detail[:48])
+            self._bars.update(self._task, completed=done, detail=visible(detail)[:48])
 
     def said(self, text: str) -> None:
         """Print above the bars."""
-        self._bars.console.print(f"  [dim]{escape(text)}", highlight=False)
+        self._bars.console.print(f"  [dim]{escape(visible(text))}", highlight=False)
 
     def finish(self) -> None:
         """Fill the current bar: early stopping and unknown totals end before it is full."""
@@ -114,8 +115,8 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
         console.print(_gates([(made.kind, gate) for gate in made.facts["gates"]]))
     for name in ("sentence", "advice"):
         if made.facts.get(name):
-            console.print(str(made.facts[name]), markup=False, highlight=False)
-    console.print(f"{made.kind}: {made.path}", markup=False, highlight=False, soft_wrap=True)
+            console.print(visible(made.facts[name], keep="\n"), markup=False, highlight=False)
+    _line(console, f"{made.kind}: {made.path}")
 
 
 def _dataset(console: Console, found: Mapping[str, Any]) -> None:
@@ -148,9 +149,11 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     for file in found.get("files", ()):
         forms = "; ".join(f"{name}: {count:,} rows" for name, count in file["forms"].items())
         line = f"{file['name']}: {file['reason']}{'; ' if forms else ''}{forms}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _line(console, line)
     for note in found.get("notes", ()):
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+        _line(console, f"note: {note}")
+    if found.get("rejected_rows"):
+        _rejected(console, found)
     if "rows_written" in found:
         facts({key: value for key, value in found.items() if key != "notes"}, as_json=False)
     if "lengths" in found:
@@ -162,22 +165,39 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     for row in found.get("rendered", ())[:show]:
         _row(console, row)
     if "path" in found and "gates" in found:
-        console.print(f"check: {found['path']}", markup=False, highlight=False, soft_wrap=True)
+        _line(console, f"check: {found['path']}")
+
+
+def _rejected(console: Console, found: Mapping[str, Any]) -> None:
+    """Print how many rows cannot be used, and why."""
+    reasons: Mapping[str, int] = found.get("rejected_reasons", {})
+    _line(console, f"rows that cannot be used: {found['rejected_rows']:,}")
+    for reason, count in reasons.items():
+        _line(console, f"  {count:,}: {reason}")
+
+
+def _line(console: Console, text: str) -> None:
+    """Print a line as it is; what a terminal would obey is shown as an escape."""
+    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def _figures(console: Console, found: Mapping[str, Any]) -> None:
     lengths = found["lengths"]
-    languages = ", ".join(f"{name} {share:.0%}" for name, share in found["languages"].items())
+    shares = {name: f"{share:.0%}" for name, share in found["languages"].items()}
+    languages = ", ".join(f"{name} {share}" for name, share in shares.items() if share != "0%")
+    limited = bool(found["rows_cut"])
+    kept = f" ({found['rows_kept']:,} within the length limit)" if limited else ""
     lines = (
-        f"{found['rows']:,} rows, {found['tokens']:,} tokens, {found['trained_tokens']:,} to be learned"
+        f"{found['rows']:,} rows{kept}, {found['tokens']:,} tokens, "
+        f"{found['trained_tokens']:,} to be learned"
         + (f"; language: {languages}" if languages else ""),
-        f"tokens a row: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,}, "
+        f"tokens a row{' before the limit' if limited else ''}: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,}, "
         f"median {lengths['median']:,.0f}   {sparkline(lengths['counts'])}",
         f"copies: {found['exact_duplicates']:,} exact, {found['near_duplicates']:,} near; "
         f"the end is learned in {found['rows_with_end']:,} of {found['rows']:,} rows",
     )
     for line in lines:
-        console.print(line, markup=False, highlight=False)
+        _line(console, line)
 
 
 def sparkline(counts: Sequence[int]) -> str:
@@ -189,32 +209,46 @@ def sparkline(counts: Sequence[int]) -> str:
 def _warning(console: Console, kind: Mapping[str, Any]) -> None:
     first = kind["first"][0]
     label = f"WARNING {kind['code']}"
-    console.print(f"[yellow]{label}[/]: {escape(first['message'])}", highlight=False)
+    console.print(f"[yellow]{label}[/]: {escape(visible(first['message']))}", highlight=False)
     more = f" and {kind['count'] - 1:,} more" if kind["count"] > 1 else ""
     lines = (f"where: {first['where']}{more}", f"fix: {first['fix']}")
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        _line(console, line)
 
 
 def _row(console: Console, row: Mapping[str, Any]) -> None:
     """Print a row; what is learned is green, or in double brackets where there is no colour."""
     text = Text()
     for run in row["runs"]:
-        learned = run["learned"]
+        learned, shown = run["learned"], visible(run["text"], keep="\n\t")
         plain = not console.is_terminal or console.no_color
-        mark = f"[[{run['text']}]]" if learned and plain else run["text"]
+        mark = f"[[{shown}]]" if learned and plain else shown
         text.append(mark, style="bold green" if learned else "dim")
-    console.print(f"\n{row['where']}", markup=False, highlight=False, soft_wrap=True)
+    console.print()
+    lost = f" ({row['tokens_lost']:,} tokens are lost)" if row["tokens_lost"] else ""
+    _line(console, row["where"] + lost)
     console.print(text, soft_wrap=True)
+
+
+def pushed(made: Pushed, *, as_json: bool) -> None:
+    """Print what was uploaded, or would be."""
+    if as_json:
+        facts({"url": made.url, "commit": made.commit, "files": dict(made.files)}, as_json=True)
+        return
+    console = Console()
+    for name, size in made.files.items():
+        _line(console, f"{size:>12,} bytes  {name}")
+    done = f"commit {made.commit}" if made.commit else "nothing is uploaded: a dry run"
+    _line(console, f"{made.url}: {done}")
 
 
 def facts(values: Mapping[str, Any], *, as_json: bool) -> None:
     """Print names and values."""
     if as_json:
-        sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(visible_json(values) + "\n")
         return
     for name, value in values.items():
-        sys.stdout.write(f"{name.replace('_', ' ')}: {value}\n")
+        sys.stdout.write(f"{name.replace('_', ' ')}: {visible(value)}\n")
 
 
 def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
@@ -258,7 +292,8 @@ def versions(found: Sequence[Version], *, as_json: bool) -> None:
     for v in found:
         mark = " (current)" if v.current else ""
         size = f"{v.size_bytes / 1e6:,.1f} MB"
-        table.add_row(v.agent, v.adapter, v.version + mark, v.verdict, size, v.base)
+        cells = (v.agent, v.adapter, v.version + mark, v.verdict, size, v.base)
+        table.add_row(*(escape(visible(cell)) for cell in cells))
     Console().print(table if found else "The store is empty.")
 
 
@@ -273,7 +308,7 @@ def ask() -> str | None:
 
 def say(piece: str) -> None:
     """Show a piece of an answer at once."""
-    sys.stdout.write(piece)
+    sys.stdout.write(visible(piece, keep="\n\t"))
     sys.stdout.flush()
 
 
@@ -283,6 +318,6 @@ def _gates(gates: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         table.add_column(column, overflow="fold")
     for stage, gate in gates:
         mark = "[green]✓[/]" if gate["passed"] else "[red]✗[/]"
-        cells = (escape(str(gate[key])) for key in ("gate", "value", "limit"))
+        cells = (escape(visible(gate[key])) for key in ("gate", "value", "limit"))
         table.add_row(mark, stage, *cells)
     return table

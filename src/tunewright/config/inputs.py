@@ -1,7 +1,7 @@
 """Which parts of the config determine which stage: change one of them and the stage is done again."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from tunewright.config.schema import Config
 
@@ -22,3 +22,16 @@ DETERMINED_BY: Mapping[str, tuple[str, ...]] = {
 def settings_of(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of the config that determines an artifact of this kind, as a JSON value."""
     return config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return the dotted names of the options in which two parts of a config differ."""
+    names: list[str] = []
+    for key in old | new:
+        one, other = old.get(key), new.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            below = differences(cast("dict[str, Any]", one), cast("dict[str, Any]", other))
+            names += [f"{key}.{name}" for name in below]
+        elif one != other:
+            names.append(key)
+    return names

@@ -2,21 +2,29 @@
 
 import difflib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin
+from urllib.parse import urlsplit
 
 import yaml
 from dotenv import load_dotenv
 from pydantic import BaseModel, ValidationError
 
+from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 
 MAX_CONFIG_BYTES = 1_000_000
 MAX_DEPTH = 20
+SHOWN = 200
+"""Characters of an override that a message shows."""
 PRESET = "preset:"
+CONFIG_SUFFIXES = (".yaml", ".yml")
+ELSEWHERE = ("hub:", "sample:")
+"""Sources that are no paths."""
 Path_ = tuple[str | int, ...]
 
 
@@ -31,7 +39,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     places = {path: f"{where}:{line}" for path, line in lines.items()}
     for override in overrides:
         path = _apply(tree, override)
-        places[path] = f"--set {override}"
+        places[path] = f"--set {override[:SHOWN]}"
     return _validate(tree, where, places)
 
 
@@ -39,10 +47,12 @@ def config_of_source(source: str, overrides: Sequence[str] = ()) -> Config:
     """Return a config that only names its data: for looking at a file before there is a config.
 
     Raises:
-        TunewrightError: Every E_CONFIG_KEY and E_CONFIG_VALUE in the overrides.
+        TunewrightError: E_NAME, it cannot be a path; every E_CONFIG_KEY and E_CONFIG_VALUE in the overrides.
     """
+    if not source.startswith(ELSEWHERE):
+        usable_path(source)
     tree: dict[str, Any] = {"prepare": {"source": source}}
-    places = {_apply(tree, override): f"--set {override}" for override in overrides}
+    places = {_apply(tree, override): f"--set {override[:SHOWN]}" for override in overrides}
     return _validate(tree, source, places)
 
 
@@ -56,6 +66,21 @@ def read_dotenv() -> None:
         load_dotenv(Path(".env"))
     except UnicodeDecodeError as error:
         raise failure("E_CONFIG_FILE", "It is not UTF-8 text.", where=".env") from error
+
+
+def require_endpoint() -> None:
+    """Refuse an HF_ENDPOINT at which the Hub's client cannot even be imported.
+
+    Raises:
+        TunewrightError: E_HUB.
+    """
+    try:
+        urlsplit(os.environ.get("HF_ENDPOINT", ""))
+    except ValueError as error:
+        fix = "Unset HF_ENDPOINT, or write https://host."
+        raise failure(
+            "E_HUB", "HF_ENDPOINT is no address.", where="HF_ENDPOINT", fix=fix
+        ) from error
 
 
 def dump_config(config: Config) -> str:
@@ -90,13 +115,20 @@ def _read(source: str | Path) -> tuple[str, str]:
         return (
             resources.files("tunewright.config") / "presets" / f"{name}.yaml"
         ).read_text(), where
-    path = Path(source)
+    path = usable_path(where)
     if not path.is_file():
         raise failure(
             "E_NOT_FOUND",
             "There is no such config file.",
             where=where,
             fix="Check the path, or start with `tunewright demo`.",
+        )
+    if path.suffix.lower() not in ("", *CONFIG_SUFFIXES):
+        raise failure(
+            "E_CONFIG_FILE",
+            f"'{path.suffix}' is no config: a config is a YAML file.",
+            where=where,
+            fix=f"To look at data: tunewright check {where}. To use it, write a config with prepare.source.",
         )
     try:
         data = path.read_bytes()
@@ -120,22 +152,8 @@ def _read(source: str | Path) -> tuple[str, str]:
 def _parse(text: str, where: str) -> tuple[dict[str, Any], dict[Path_, int]]:
     """Return plain values and the line of every key; anchors and tags are refused."""
     lines: dict[Path_, int] = {}
-    depth = 0
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise failure(
-                    "E_CONFIG_FILE", "Nested too deeply.", where=where + _line(event.start_mark)
-                )
-            if isinstance(event, yaml.AliasEvent):
-                raise failure(
-                    "E_CONFIG_FILE",
-                    "Aliases (*name) are not used in a config.",
-                    where=where + _line(event.start_mark),
-                    fix="Write the value out.",
-                )
+        _require_plain(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         problems = list(_walk(node, (), where, lines))
         tree = yaml.safe_load(text)
@@ -155,6 +173,24 @@ def _parse(text: str, where: str) -> tuple[dict[str, Any], dict[Path_, int]]:
             fix="See `tunewright config show preset:demo`.",
         )
     return cast("dict[str, Any]", tree), lines
+
+
+def _require_plain(text: str) -> None:
+    """Refuse what only an attack needs, before anything is built of it.
+
+    Raises:
+        yaml.MarkedYAMLError: It is not YAML, too deep, or uses aliases.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        mark: Any = event.start_mark
+        if depth > MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=mark)
+        if isinstance(event, yaml.AliasEvent):
+            message = "aliases (*name) are not used here, write the value out"
+            raise yaml.MarkedYAMLError(problem=message, problem_mark=mark)
 
 
 def _line(mark: Any) -> str:
@@ -194,31 +230,68 @@ def _walk(
 
 
 def _apply(tree: dict[str, Any], override: str) -> Path_:
+    """Set a value in the tree and return its place; a number in the key is that of a list's entry."""
     key, separator, value = override.partition("=")
-    path = tuple(key.split("."))
-    if not separator or not all(path):
+    parts = key.split(".")
+    if not separator or not all(parts) or len(parts) > MAX_DEPTH:
         raise failure(
             "E_USAGE",
             "An override is section.key=value.",
-            where=f"--set {override}",
+            where=f"--set {override[:SHOWN]}",
             fix="For example --set train.learning_rate=1e-4",
         )
-    node = tree
-    for part in path[:-1]:
-        child: object = node.get(part) or {}
-        node[part] = child
-        if not isinstance(child, dict):
-            raise failure(
-                "E_USAGE", f"'{part}' is a value, not a section.", where=f"--set {override}"
-            )
-        node = cast("dict[str, Any]", child)
+    node: Any = tree
+    path: list[str | int] = []
+    for number, part in enumerate(parts):
+        try:
+            node, step = _entered(node, part, parts[:number])
+            if number == len(parts) - 1:
+                node[step] = _given(value)
+            else:
+                there = node[step] if isinstance(step, int) else node.get(step)
+                node[step] = _opened(there, parts[: number + 1], parts[number + 1])
+        except ValueError as error:
+            raise failure("E_USAGE", f"{error}.", where=f"--set {override[:SHOWN]}") from error
+        path.append(step)
+        node = node[step]
+    return tuple(path)
+
+
+def _given(value: str) -> object:
     try:
-        node[path[-1]] = yaml.safe_load(value)
+        _require_plain(value)
+        return yaml.safe_load(value)
     except (yaml.YAMLError, ValueError) as error:
-        raise failure(
-            "E_USAGE", "The value is not valid YAML.", where=f"--set {override}"
-        ) from error
-    return path
+        problem = getattr(error, "problem", None)
+        detail = f": {problem}" if problem else ""
+        raise ValueError(f"The value is not valid YAML{detail}") from error
+
+
+def _entered(node: object, part: str, before: Sequence[str]) -> tuple[Any, str | int]:
+    """Return the section or list that a part of a key is in, and its key or number there."""
+    shown = ".".join(before)
+    if isinstance(node, list):
+        entries = cast("list[Any]", node)
+        last = len(entries) - 1
+        if not part.isascii() or not part.isdigit() or int(part[:9]) > last:
+            there = f"{shown}.0" + (f" to {shown}.{last}" if last > 0 else "")
+            raise ValueError(f"'{shown}' is a list: name one of its entries, {there}")
+        return entries, int(part)
+    if isinstance(node, dict):
+        return cast("dict[str, Any]", node), part
+    raise ValueError(f"'{shown}' is a value, not a section")
+
+
+def _opened(there: Any, place: Sequence[str], following: str) -> Any:
+    """Return what is at a place, ready to be entered: a path that may be a mapping becomes one."""
+    if there is None:
+        return {}
+    if place == ["prepare", "source"] and following.isdigit() and isinstance(there, str | dict):
+        return [there]
+    is_source = place[:2] == ["prepare", "source"] and len(place) < 4
+    if isinstance(there, str) and (is_source or place == ["check", "against"]):
+        return {"path": there}
+    return there
 
 
 def _validate(tree: Mapping[str, Any], where: str, places: Mapping[Path_, str]) -> Config:
@@ -247,9 +320,17 @@ def _problem(
         return Problem(
             "E_CONFIG_VALUE", f"'{key}' is missing.", place, f"Add it, or --set {key}=..."
         )
-    shown = message.removeprefix("Value error, ").removeprefix("Input should be ")
-    got = f", not {given!r}" if isinstance(given, str | int | float | bool | None) else ""
-    return Problem("E_CONFIG_VALUE", f"'{key}': should be {shown}{got}.", place, _meaning(loc))
+    ours = message.removeprefix("Value error, ")
+    wanted = (
+        f"be {ours}" if ours != message else message.partition(" should ")[2] or f"be {message}"
+    )
+    got = f", not {_shown(given)}" if isinstance(given, str | int | float | bool | None) else ""
+    return Problem("E_CONFIG_VALUE", f"'{key}': should {wanted}{got}.", place, _meaning(loc))
+
+
+def _shown(given: object) -> str:
+    text = ascii(given) if isinstance(given, str) and not given.isprintable() else repr(given)
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
 
 
 def _section(path: Path_) -> type[BaseModel] | None:

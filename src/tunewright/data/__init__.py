@@ -66,8 +66,21 @@ def rendered(checked: Artifact) -> list[dict[str, Any]]:
         return list(rows)
 
 
+def against_digests(config: Config) -> dict[str, str]:
+    """Return name and SHA-256 of every file that `check.against` names; nothing if it is unset.
+
+    Raises:
+        TunewrightError: As prepare does for the sources.
+    """
+    from tunewright.data._sources import against_digests as body
+
+    return body(config)
+
+
 def input_digests(config: Config) -> dict[str, str]:
     """Return name and SHA-256 of every file that `prepare.source` and `model.chat_template` name.
+
+    A source that is gone, or a Hub that cannot be reached, has an empty digest.
 
     Raises:
         TunewrightError: As prepare does for the sources.

@@ -10,13 +10,15 @@ from transformers import PreTrainedTokenizerFast
 
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
-from tunewright.config.schema import Config, SourceSection
+from tunewright.config.schema import Config, PrepareSection, SourceSection
 from tunewright.data._examine import Examination
-from tunewright.data._gather import collect, faults_of
-from tunewright.data._sides import Sides, find_links, judge_copies, judge_overlap
+from tunewright.data._gather import collect, refusals
+from tunewright.data._sides import Place, Sides, find_links, judge_copies, judge_overlap
+from tunewright.data._sources import against_digests, find_files
 from tunewright.data.findings import Findings
+from tunewright.data.sources import Sources
 from tunewright.data.spool import Rows, write_rows
-from tunewright.errors import TunewrightError
+from tunewright.errors import TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.models._load import load_tokenizer, resolve_model
 
@@ -35,7 +37,7 @@ def check(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
         return f"{dataset.path / side}.jsonl:{number + 1}{origin}"
 
     path = Path(config.run_dir) / "check"
-    settings = settings_of(config, "check")
+    settings = {**settings_of(config, "check"), "against": against_digests(config)}
     with (
         writing(path, "check", settings=settings, parents={"dataset": dataset}) as draft,
         ExitStack() as opened,
@@ -67,38 +69,56 @@ def examine(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the figures of a dataset and the first rows as they are trained on; add the findings."""
     tokenizer = tokenizer_of(config)
+    second = _second(config, config.check.against) if config.check.against else None
+    # what cannot be found is told before the work, not after it
+    others = find_files(second) if second else None
     examination = Examination(config, tokenizer, work, findings)
     examination.rows(sides, listener)
     facts = examination.whole(sides)
     found = find_links(sides, work, config.prepare.near_duplicate_threshold, listener)
     facts |= judge_copies(sides, found, config, findings)
-    if config.check.against is not None:
-        second = _second(config, config.check.against)
-        gathered, _ = collect(second, tokenizer, work / "against", SILENT)
-        findings.extend(faults_of(gathered, second.prepare))
+    if second is not None:
+        where = second.prepare.source[0].path
+        gathered, sources = collect(second, tokenizer, work / "against", SILENT, sources=others)
+        findings.extend(refusals(gathered, second.prepare))
+        if not len(gathered) and not gathered.forms:
+            message = "The second dataset has no rows to compare with."
+            raise failure("E_DATA_EMPTY", message, where=where)
         with Rows(gathered.rows.path) as rows:
-            other = Sides({"": rows}, place_in_source, config.check.against)
+            other = Sides({"": rows}, placing(sources), where)
             facts["overlap"] = judge_overlap(sides, other, work, config, findings, listener)
     return facts, examination.shown
 
 
-def place_in_source(side: str, number: int, row: Mapping[str, Any]) -> str:
-    """Return file and line that a row is from."""
-    del side
-    return f"{row['source']}:{row.get('line', number + 1)}"
+def placing(sources: Sources) -> Place:
+    """Return a function that gives the file and line that a row is from."""
+    paths = {file.name: str(file.path) for file in sources.files}
+
+    def place(side: str, number: int, row: Mapping[str, Any]) -> str:
+        del side
+        return f"{paths[row['source']]}:{row.get('line', number + 1)}"
+
+    return place
 
 
-def _second(config: Config, path: str) -> Config:
-    source = (SourceSection(path=path),)
-    return config.model_copy(
-        update={"prepare": config.prepare.model_copy(update={"source": source})}
-    )
+def _second(config: Config, source: SourceSection) -> Config:
+    """Return a config that reads the second dataset by its own options."""
+    threshold = config.prepare.near_duplicate_threshold
+    own = PrepareSection(source=(source,), near_duplicate_threshold=threshold)
+    return config.model_copy(update={"prepare": own})
 
 
 def _gates(config: Config, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows, limits = facts["rows"] - facts["rows_dropped"], config.check
     learned = rows - facts["rows_without_labels"]
+    overlap = {
+        "gate": "no row of the second dataset",
+        "value": f"{facts.get('overlap')} near copies",
+        "limit": "0",
+        "passed": not facts.get("overlap"),
+    }
     return [
+        *([overlap] if "overlap" in facts else []),
         {
             "gate": "no text on both sides of the split",
             "value": f"{facts['leaks'] + facts['sources_on_both_sides']} leaks",

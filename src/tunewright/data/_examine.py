@@ -1,9 +1,8 @@
 """Rows examined one batch at a time: tokens, masks, ends, secrets, languages, copies."""
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,16 @@ from tunewright.data.spool import Spool
 from tunewright.events import Listener
 from tunewright.models._load import vocabulary_of
 from tunewright.models.chat import Encoded, Vocabulary, encode_many, messages_of, runs_of
-from tunewright.models.lengths import Excess, excess, fit
-from tunewright.privacy import emails_in, secrets_in
+from tunewright.models.lengths import Excess, Fitted, excess, fit
+from tunewright.privacy import emails_in, secrets_in, texts_in
 
 BATCH = 512
+BATCH_CHARACTERS = 500_000
 NO_ORIGIN = 0
 MAIN_LANGUAGE_SHARE = 0.95
 """With less than this in one language the mix is worth a warning."""
+LEAST_TOLD = 20
+"""Texts whose language could be told, from which shares mean something."""
 
 
 @dataclass
@@ -36,7 +38,8 @@ class Measured:
 
     Attributes:
         excess: What the limit costs.
-        rows_dropped: Rows that the strategy `drop` leaves out.
+        rows_dropped: Too long rows of which nothing is left.
+        first_cut: Where the first row is that is too long.
         rows_with_end: Rows whose last answer ends in a learned end-of-sequence token.
         rows_whole: Rows that keep the end of their answer.
         rows_whole_without_end: Of these, those whose end is not learned.
@@ -48,6 +51,7 @@ class Measured:
 
     excess: Excess = field(default_factory=Excess)
     rows_dropped: int = 0
+    first_cut: str = ""
     rows_with_end: int = 0
     rows_whole: int = 0
     rows_whole_without_end: int = 0
@@ -79,8 +83,7 @@ class Examination:
         """Examine every row on its own."""
         stride = max(1, len(sides) // SAMPLE_ROWS)
         listener.started("check rows", len(sides), "rows")
-        stream = iter(sides)
-        while batch := list(islice(stream, BATCH)):
+        for batch in _batches(sides):
             encoded = encode_many([messages_of(row) for _, row in batch], self._vocabulary)
             for (where, row), item in zip(batch, encoded, strict=True):
                 self._row(row, item, where, stride)
@@ -92,17 +95,15 @@ class Examination:
         text = text_of(row)
         if found.excess.rows % stride == 0:
             found.sample.append(text[:2000])
-        if len(self.shown) < self._config.check.show:
-            runs = runs_of(item, lambda ids: str(self._tokenizer.decode(ids)))
-            learned = [{"text": part, "learned": mark} for part, mark in runs]
-            self.shown.append({"source": row.get("source"), "where": where, "runs": learned})
         found.lengths.append(len(item.input_ids))
         origin = row.get("source_id")
         found.origins.append(NO_ORIGIN if origin is None else content_digest(str(origin)))
-        self._lengths(item, where)
-        self._text(text, where)
+        fitted = self._lengths(item, where)
+        self._text(row, where)
+        if fitted.rows and len(self.shown) < self._config.check.show:
+            self.shown.append(self._rendered(row, fitted, where))
 
-    def _lengths(self, item: Encoded, where: str) -> None:
+    def _lengths(self, item: Encoded, where: str) -> Fitted:
         found, options = self.measured, self._config.train
         limit, strategy = options.max_length, options.excess_length_strategy
         if strategy == "raise" and fit(item, limit, "truncate").too_long:
@@ -116,20 +117,42 @@ class Examination:
             found.rows_whole += 1
             found.rows_whole_without_end += not ends
         if fitted.too_long:
-            found.rows_dropped += strategy == "drop"
+            found.rows_dropped += not fitted.rows
+            found.first_cut = found.first_cut or where
             self._cut.add(
                 {"where": where, "tokens": fitted.length, "tokens_lost": fitted.tokens_lost}
                 | {"trained_lost": fitted.trained_lost, "pieces": len(fitted.rows)}
             )
+        return fitted
 
-    def _text(self, text: str, where: str) -> None:
+    def _rendered(self, row: Mapping[str, Any], fitted: Fitted, where: str) -> dict[str, Any]:
+        """Return a row as it is trained on: runs of text, learned or not, of all its pieces."""
+        runs = [
+            {"text": text, "learned": learned, "piece": number}
+            for number, piece in enumerate(fitted.rows)
+            for text, learned in runs_of(piece, lambda ids: str(self._tokenizer.decode(ids)))
+        ]
+        return {
+            "source": row.get("source"),
+            "where": where,
+            "tokens_lost": fitted.tokens_lost if fitted.too_long else 0,
+            "runs": runs,
+        }
+
+    def _text(self, row: Mapping[str, Any], where: str) -> None:
+        """Look for secrets and addresses in every text of the row, and special tokens in its messages."""
         code = "W_SECRET" if self._config.check.allow_secrets else "E_SECRET"
-        for secret in secrets_in(text):
-            message = f"What looks like a secret ({secret.kind}) is in the text: {secret.shown}."
+        whole = "\n".join(texts_in(row))
+        for secret in secrets_in(whole):
+            message = f"What looks like a secret ({secret.kind}) is in the row: {secret.shown}."
             self.findings.add(code, message, where)
-        for email in emails_in(text):
-            self.findings.add("W_EMAIL", f"An e-mail address is in the text: {email.shown}.", where)
-        typed = [token for token in self._vocabulary.special if token in text]
+        for email in emails_in(whole):
+            self.findings.add("W_EMAIL", f"An e-mail address is in the row: {email.shown}.", where)
+        typed = [
+            token
+            for token in self._vocabulary.special
+            if token in whole and any(token in m["content"] for m in messages_of(row))
+        ]
         if typed:
             self.measured.special_tokens_typed += 1
             acts = self._config.train.allow_special
@@ -141,22 +164,29 @@ class Examination:
         """Judge the rows together, add what is found, and return the figures as JSON values."""
         where = sides.where
         if len(sides) < SMALL_SET:
-            message = f"There are only {len(sides)} rows."
+            message = (
+                f"There {'is only one row' if len(sides) == 1 else f'are only {len(sides)} rows'}."
+            )
             self.findings.add("W_SMALL", message, where)
         self._judge_cuts(where)
         self._judge_ends(where)
         found = self.measured
-        shares = languages(found.sample)
-        if shares and next(iter(shares.values())) < MAIN_LANGUAGE_SHARE:
+        told, shares = languages(found.sample)
+        if told >= LEAST_TOLD and next(iter(shares.values())) < MAIN_LANGUAGE_SHARE:
             words = ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:5])
-            self.findings.add("W_LANGUAGE", f"The texts are in several languages: {words}.", where)
-        strange, least, most = outliers(found.lengths)
+            message = f"The texts are in several languages: {words} (of {told:,} that can be told)."
+            self.findings.add("W_LANGUAGE", message, where)
+        strange, middle = outliers(found.lengths)
         for row in strange:
             message = (
-                f"The row has {found.lengths[row]:,} tokens; most have {least:,.0f} to {most:,.0f}."
+                f"The row has {found.lengths[row]:,} tokens, far from the others: the middle half has "
+                f"{middle[0]:,.0f} to {middle[1]:,.0f}."
             )
-            self.findings.add("W_OUTLIER", message, sides.place(row))
+            full = self.findings.full("W_OUTLIER")
+            self.findings.add("W_OUTLIER", message, "" if full else sides.place(row))
         cost = found.excess
+        is_drop = self._config.train.excess_length_strategy == "drop"
+        dropped = found.rows_dropped if is_drop else 0
         return {
             "sources_on_both_sides": self._judge_origins(sides),
             "rows": cost.rows,
@@ -166,8 +196,8 @@ class Examination:
             "rows_cut": cost.rows_too_long,
             "tokens_lost": cost.tokens_lost,
             "trained_tokens_lost": cost.trained_lost,
-            "rows_dropped": found.rows_dropped,
-            "rows_without_labels": cost.rows_unlearned - found.rows_dropped,
+            "rows_dropped": dropped,
+            "rows_without_labels": cost.rows_unlearned - dropped,
             "rows_with_end": found.rows_with_end,
             "rows_whole_without_end": found.rows_whole_without_end,
             "special_tokens_typed": found.special_tokens_typed,
@@ -194,22 +224,31 @@ class Examination:
         return len(leaking)
 
     def _judge_cuts(self, where: str) -> None:
-        cost, options = self.measured.excess, self._config.train
-        done = {"truncate": "cut", "drop": "left out", "split": "cut into several"}
-        if cost.rows_too_long and options.excess_length_strategy in done:
+        cost, options, limits = self.measured.excess, self._config.train, self._config.check
+        strategy = options.excess_length_strategy
+        dropped = self.measured.rows_dropped if strategy == "drop" else 0
+        if cost.rows_too_long and strategy != "raise":
+            done = {
+                "truncate": "their ends are cut",
+                "drop": f"{dropped:,} of them are left out, {cost.rows_kept:,} rows remain",
+                "split": f"they are cut up, which makes {cost.rows_kept:,} rows in all",
+            }
             message = (
                 f"{cost.rows_too_long:,} of {cost.rows:,} rows are longer than {options.max_length:,} "
-                f"tokens and are {done[options.excess_length_strategy]}: {cost.tokens_lost:,} tokens "
-                f"are lost, {cost.trained_lost:,} of them to be learned. The longest has "
-                f"{cost.longest:,}."
+                f"tokens, the longest has {cost.longest:,}; {done[strategy]}. {cost.tokens_lost:,} "
+                f"tokens are lost, {cost.trained_lost:,} of them to be learned."
             )
-            self.findings.add("W_CUT", message, where)
+            fix = f"Raise train.max_length{'' if strategy == 'split' else ', or choose split'}."
+            self.findings.add("W_CUT", message, self.measured.first_cut, fix)
         # what `drop` leaves out is no row that training would learn nothing from
-        unlearned = cost.rows_unlearned - self.measured.rows_dropped
-        if unlearned or not cost.rows_kept:
-            message = f"{cost.rows_unlearned:,} of {cost.rows:,} rows have no answer to learn after the cut."
-            fix = f"Raise train.max_length; the longest row has {cost.longest:,} tokens."
-            refused = unlearned > self._config.check.max_unlearned * cost.rows or not cost.rows_kept
+        unlearned = cost.rows_unlearned - dropped
+        fix = f"Raise train.max_length; the longest row has {cost.longest:,} tokens."
+        if dropped > limits.max_cut * cost.rows:
+            message = f"{dropped:,} of {cost.rows:,} rows are too long and would be left out."
+            self.findings.add("E_NOTHING_TO_LEARN", message, where, fix)
+        elif unlearned:
+            message = f"{unlearned:,} of {cost.rows:,} rows have no answer to learn after the cut."
+            refused = unlearned > limits.max_unlearned * cost.rows
             code = "E_NOTHING_TO_LEARN" if refused else "W_UNLEARNED"
             self.findings.add(code, message, where, fix)
 
@@ -224,10 +263,25 @@ class Examination:
             self.findings.add("E_EOS_NOT_LEARNED", message, where, fix)
         # a row of which nothing is left does not teach an answer without an end
         endless = cost.rows_without_end - cost.rows_unlearned
-        if endless > self._config.check.max_cut * cost.rows:
+        raises = self._config.train.excess_length_strategy == "raise"
+        if endless > self._config.check.max_cut * cost.rows and not raises:
             message = f"{endless:,} of {cost.rows:,} rows lose the end of their answer."
             fix = f"Raise train.max_length to {cost.longest}."
             self.findings.add("E_EOS_NOT_LEARNED", message, where, fix)
+
+
+def _batches(sides: Sides) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Yield rows in batches of bounded length: the tokens of a batch are all in memory."""
+    batch: list[tuple[str, dict[str, Any]]] = []
+    characters = 0
+    for where, row in sides:
+        batch.append((where, row))
+        characters += sum(len(message["content"]) for message in messages_of(row))
+        if len(batch) == BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 def _ends(piece: Encoded, vocabulary: Vocabulary) -> bool:

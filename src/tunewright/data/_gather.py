@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.config.schema import Config, PrepareSection
-from tunewright.data._gathered import STRATA, Gathered
+from tunewright.data._gathered import MOST_STRATA, STRATA, Gathered
 from tunewright.data._row_files import layout_of, preference_problem, read_row_file
 from tunewright.data._sources import find_files
 from tunewright.data.formats.forms import canonical
@@ -52,31 +52,60 @@ def collect(
     gathered = Gathered(folder, STRATA if by == "auto" else (by,) if by else ())
     gathered.notes.extend(sources.notes)
     listener.started("read", None, "rows")
+    manuscripts = sum(file.kind == "manuscript" for file in sources.files)
     for (kind, _), group in groupby(sources.files, key=lambda file: (file.kind, file.entry)):
         files = list(group)
         if kind == "manuscript":
-            _manuscripts(config, files, tokenizer, gathered, listener)
+            whole = manuscripts >= FILES_THAT_ARE_SOURCES
+            _manuscripts(config, files, tokenizer, gathered, listener, whole_files=whole)
         elif kind == "storyboard":
             _storyboards(config, files, gathered, listener)
         else:
             for file in files:
                 read_row_file(config, file, gathered, listener)
     gathered.close()
+    gathered.notes.extend(_notes_on_strata(gathered, by))
     return gathered, sources
+
+
+def _notes_on_strata(gathered: Gathered, by: str | None) -> list[str]:
+    """Return why the field that a config names does not stratify.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE, no row has that field.
+    """
+    if by in (None, "auto") or not len(gathered):
+        return []
+    count = gathered.values_of(by)
+    if not count:
+        message = f"'prepare.stratify_by' is {by}, and no row has that field."
+        fix = "Name a field that rows have, or null."
+        raise failure("E_CONFIG_VALUE", message, where="prepare.stratify_by", fix=fix)
+    if 2 <= count <= MOST_STRATA:
+        return []
+    few = "only one value" if count == 1 else f"more than {MOST_STRATA} values"
+    return [f"the split is not stratified: {by} has {few}"]
 
 
 def faults_of(gathered: Gathered, options: PrepareSection) -> list[Problem]:
     """Return why the data are refused: files that cannot be read to their end, and bad rows."""
-    return [*gathered.broken, *too_many(gathered.rejects, len(gathered), options)]
+    return [*gathered.broken, *too_many(gathered.rejects, gathered.usable, options)]
 
 
 def refusals(gathered: Gathered, options: PrepareSection) -> list[Problem]:
     """Return why no dataset can be made of the rows: their faults, and preference pairs."""
-    problems = faults_of(gathered, options)
+    return [*faults_of(gathered, options), *preferences(gathered)]
+
+
+def preferences(gathered: Gathered) -> list[Problem]:
+    """Return a problem for each file of preference pairs."""
+    problems: list[Problem] = []
     for file, tally in gathered.forms.items():
         if "preference" in tally.counts:
             count, line = tally.counts["preference"], tally.first["preference"]
-            problems.append(preference_problem(file, count, line))
+            problems.append(
+                preference_problem(file, count, line, gathered.preference_fixes.get(file, ""))
+            )
     return problems
 
 
@@ -117,6 +146,8 @@ def _manuscripts(
     tokenizer: PreTrainedTokenizerFast,
     gathered: Gathered,
     listener: Listener,
+    *,
+    whole_files: bool,
 ) -> None:
     options = config.prepare
 
@@ -136,8 +167,7 @@ def _manuscripts(
             gathered.dropped.add({"source": file.name, **vars(item)})
         cut = chunk(parts, count, min_tokens=options.min_tokens, max_tokens=options.max_tokens)
         gathered.broken.extend(_lost(file, faults(manuscript.text, cut.chunks, dropped)))
-        whole = len(files) >= FILES_THAT_ARE_SOURCES
-        places = _places(cut.chunks, whole_file=whole)
+        places = _places(cut.chunks, whole_file=whole_files)
         _add_chunks(config, file, cut.chunks, places, gathered)
         gathered.notes.extend(_notes_on(file, cut.chunks, [vars(i) for i in cut.inside], options))
         listener.advanced(len(gathered), file.name)
@@ -160,17 +190,23 @@ def _notes_on(
         return [f"{file.name}: no text"]
     notes: list[str] = []
     for how, count in Counter(item["how"] for item in inside).items():
-        lines = [str(item["line"]) for item in inside if item["how"] == how]
-        shown = ", ".join(lines[:NAMED]) + (", ..." if count > NAMED else "")
+        lines = list(dict.fromkeys(str(item["line"]) for item in inside if item["how"] == how))
+        shown = ", ".join(lines[:NAMED]) + (", ..." if len(lines) > NAMED else "")
         notes.append(f"{file.name}: {how} ({count} times; line {shown})")
+    notes.append(f"{file.name}: {_counted(len(chunks), 'chunk')}")
     short = [item for item in chunks if item.tokens < options.min_tokens]
     if short:
         lines = ", ".join(str(item.line) for item in short[:NAMED])
         more = ", ..." if len(short) > NAMED else ""
         notes.append(
-            f"{file.name}: {len(short)} chunks are shorter than prepare.min_tokens (line {lines}{more})"
+            f"{file.name}: {_counted(len(short), 'chunk')} shorter than prepare.min_tokens "
+            f"(line {lines}{more})"
         )
     return notes
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _places(chunks: Sequence[Chunk], *, whole_file: bool) -> list[int]:
@@ -199,11 +235,11 @@ def _add_chunks(
             "output": piece.text,
         }
         row = canonical(fields, "instruction", layout=layout_of(config))
-        place = {"chunk": number, "start": piece.start, "end": piece.end}
+        origin = f"{file.name}#{places[number]}"
+        place = {"chunk": number, "start": piece.start, "end": piece.end, "source_id": origin}
         chapter = {"chapter": piece.chapter} if piece.chapter else {}
         row = {**row, "source": file.name, "line": piece.line, **place, **chapter}
-        group = f"{file.entry}:{file.name}#{places[number]}"
-        gathered.add(row, entry=file.entry, group=group)
+        gathered.add(row, entry=file.entry, group=f"source_id {origin}")
         previous = (places[number], piece.text)
 
 
@@ -211,24 +247,28 @@ def _storyboards(
     config: Config, files: Sequence[SourceFile], gathered: Gathered, listener: Listener
 ) -> None:
     shots: list[Shot] = []
+    file_of: dict[str, str] = {}
     for file in files:
         try:
-            text = read_manuscript(file.path)
+            # an entity such as &quot; may stand inside of JSON: its text must not change before it is read
+            text = read_manuscript(file.path, html=False)
         except TunewrightError as error:
             gathered.broken.extend(error.problems)
             continue
         gathered.notes.extend(f"{file.name}: {note}" for note in text.notes)
         found = read_shots(file.name, text.text, gathered.rejects.report, str(file.path))
-        gathered.reasons[file.name] = f"{file.reason}; {len(found)} shots"
+        gathered.reasons[file.name] = f"{file.reason}; {_counted(len(found), 'shot')}"
         shots += found
+        file_of |= {shot.source_id: file.name for shot in found}
         listener.advanced(len(shots), file.name)
     made = rows_of(shots, config.prepare.storyboard, config.seed)
     gathered.notes.extend(made.notes)
     for row in made.rows:
         origin = str(row["source_id"])
-        provenance = {"source": origin.partition("#")[0], "line": row["line"]}
+        provenance = {"source": file_of[origin], "line": row["line"]}
         fields = {key: value for key, value in row.items() if key != "line"}
         plain = canonical(fields, "style-prompt", layout=layout_of(config))
         gathered.add({**plain, **provenance}, entry=files[0].entry, group=f"source_id {origin}")
-        gathered.tally(str(provenance["source"])).add("style-prompt", int(row["line"]))
+        gathered.tally(file_of[origin]).add("style-prompt", int(row["line"]))
+    gathered.usable += len(shots) - len(made.rows)
     listener.advanced(len(gathered), "")

@@ -25,13 +25,16 @@ class Gathered:
         rows: Canonical rows with provenance, in the order of the sources.
         dropped: Lines of manuscripts that are in no row.
         rejects: Rows that cannot be used.
-        groups: What each row comes from, as a number; rows of one group stay on one side of the split.
+        groups: 64 bits that stand for what each row comes from; rows of one group stay on one side of
+            the split.
         sizes: Characters of each row.
         digests: 64 bits that stand for each row's text.
         entries: Number of each row's source in `prepare.source`.
+        usable: Rows, chunks and shots that could be used; variations of a shot are not counted.
         forms: For each file, how many rows of each form it has.
         broken: Files that cannot be read, or not to their end; no share of bad rows excuses them.
         reasons: For each file of rows, what it is and how that was told.
+        preference_fixes: For each file of preference pairs, how to train on the chosen answers.
         notes: What was done to the text, in words.
     """
 
@@ -40,18 +43,17 @@ class Gathered:
         self.rows = Spool(folder / "rows.jsonl")
         self.dropped = Spool(folder / "dropped.jsonl")
         self.rejects = Rejects(folder / "rejected.jsonl")
-        self.groups = array("q")
+        self.groups = array("Q")
         self.sizes = array("q")
         self.digests = array("Q")
         self.entries = array("l")
+        self.usable = 0
         self.forms: dict[str, Tally] = {}
         self.broken = list[Problem]()
         self.reasons: dict[str, str] = {}
+        self.preference_fixes: dict[str, str] = {}
         self.notes: list[str] = []
-        self._numbers: dict[str, int] = {}
-        self._next_group = 0
-        self._values: dict[str, dict[str, int]] = {field: {} for field in strata}
-        self._strata = {field: array("l") for field in strata}
+        self._strata = {field: _Stratum() for field in strata}
 
     def __len__(self) -> int:
         return self.rows.count
@@ -59,15 +61,14 @@ class Gathered:
     def add(self, row: Mapping[str, Any], *, entry: int, group: str | None) -> None:
         """Take in a canonical row; without a group it belongs to no other row."""
         text = text_of(row)
+        self.groups.append(content_digest(f"{len(self)}" if group is None else f"group {group}"))
         self.rows.add(row)
-        self.groups.append(self._group(group))
         self.sizes.append(len(text))
         self.digests.append(content_digest(text))
         self.entries.append(entry)
-        for field, values in self._values.items():
-            value = row.get(field)
-            known = isinstance(value, str) and bool(value.strip())
-            self._strata[field].append(values.setdefault(str(value), len(values)) if known else -1)
+        self.usable += 1
+        for field, stratum in self._strata.items():
+            stratum.add(row.get(field))
 
     def tally(self, file: str) -> Tally:
         """Return the count of a file's rows by form, to be added to."""
@@ -75,14 +76,14 @@ class Gathered:
 
     def strata(self) -> "tuple[str, array[int]] | None":
         """Return the first field with 2 to 20 values, and each row's value as a number, -1 for none."""
-        for field, values in self._values.items():
-            if 2 <= len(values) <= MOST_STRATA:
-                return field, self._strata[field]
+        for field, stratum in self._strata.items():
+            if 2 <= len(stratum.values) <= MOST_STRATA:
+                return field, stratum.of_row
         return None
 
-    def groups_named(self) -> int:
-        """Return how many groups there are."""
-        return self._next_group
+    def values_of(self, field: str) -> int:
+        """Return how many values a field has among the rows; over 20 are not counted further."""
+        return len(self._strata[field].values)
 
     def close(self) -> None:
         """End the files."""
@@ -90,14 +91,20 @@ class Gathered:
             spool.close()
         self.rejects.close()
 
-    def _group(self, name: str | None) -> int:
-        if name is not None and name in self._numbers:
-            return self._numbers[name]
-        number = self._next_group
-        self._next_group += 1
-        if name is not None:
-            self._numbers[name] = number
-        return number
+
+class _Stratum:
+    """A field's value in each row, as a number; given up where it has too many values."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, int] = {}
+        self.of_row = array("l")
+
+    def add(self, value: object) -> None:
+        """Take in the value of a row."""
+        name = str(value).strip() if isinstance(value, str | int | float) else ""
+        if name and name not in self.values and len(self.values) <= MOST_STRATA:
+            self.values[name] = len(self.values)
+        self.of_row.append(self.values.get(name, -1))
 
 
 def text_of(row: Mapping[str, Any]) -> str:

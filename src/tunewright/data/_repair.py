@@ -3,18 +3,19 @@
 import secrets
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tunewright.config.schema import Config
-from tunewright.data._check import place_in_source, tokenizer_of
-from tunewright.data._gather import collect
-from tunewright.data._sides import Sides, find_links
-from tunewright.data.near._links import EXACT, WORDS
+from tunewright.data._check import placing, tokenizer_of
+from tunewright.data._gather import collect, preferences
+from tunewright.data._sides import Sides, find_links, is_copy
+from tunewright.data.near._links import EXACT, NEAR
 from tunewright.data.spool import Rows, Spool
 from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
+from tunewright.models.chat import messages_of
 from tunewright.privacy import secrets_in
 
 
@@ -27,16 +28,17 @@ def repair(config: Config, out: Path, listener: Listener) -> dict[str, Any]:
     work = draft / "work"
     try:
         work.mkdir(parents=True)
-        gathered, _ = collect(config, tokenizer_of(config), work, listener)
-        if gathered.broken:
-            raise TunewrightError(gathered.broken)
+        gathered, sources = collect(config, tokenizer_of(config), work, listener)
+        problems = [*gathered.broken, *preferences(gathered)]
+        if problems:
+            raise TunewrightError(problems)
         if not len(gathered):
             raise failure(
                 "E_DATA_EMPTY", "No row can be used.", where=config.prepare.source[0].path
             )
         counts: Counter[str] = Counter()
         with Rows(gathered.rows.path) as rows:
-            sides = Sides({"": rows}, place_in_source, out)
+            sides = Sides({"": rows}, placing(sources), out)
             copies = _copies(sides, work, config.prepare.near_duplicate_threshold, listener)
             _write(sides, copies, draft, counts, listener)
         gathered.rejects.path.rename(draft / "rejected.jsonl")
@@ -52,20 +54,44 @@ def repair(config: Config, out: Path, listener: Listener) -> dict[str, Any]:
         "exact_copies_left_out": counts["exact"],
         "near_copies_left_out": counts["near"],
         "secrets_blacked_out": counts["secret"],
-        "notes": gathered.notes,
+        "notes": [*gathered.notes, *_applied(config)],
     }
+
+
+def _applied(config: Config) -> list[str]:
+    """Return which options the written rows have in them already."""
+    options = config.prepare
+    given = {
+        "prepare.columns": bool(options.columns) or any(e.columns for e in options.source),
+        "prepare.prompt_template": options.prompt_template is not None,
+        "model.chat_template=alpaca": config.model.chat_template == "alpaca",
+    }
+    names = ", ".join(name for name, is_given in given.items() if is_given)
+    return [f"applied in rows.jsonl, so leave it out when you use it: {names}"] if names else []
 
 
 def _copies(
     sides: Sides, work: Path, threshold: float, listener: Listener
 ) -> dict[int, tuple[str, int]]:
-    """Return each row that is a copy of an earlier one that stays: its kind, and the earlier row."""
+    """Return each row that an earlier one makes needless: its kind, and the earlier row, which stays.
+
+    These are exact copies, and near copies as a whole. Rows that differ in signs only, that answer
+    another question in the same words, or that have another system message, stay.
+    """
     found = find_links(sides, work, threshold, listener)
     copies: dict[int, tuple[str, int]] = {}
     for (one, other), kind in zip(found.pairs.tolist(), found.kinds.tolist(), strict=True):
-        if one not in copies:
-            copies.setdefault(other, ("exact" if kind in (EXACT, WORDS) else "near", one))
+        if one in copies or other in copies or kind not in (EXACT, NEAR):
+            continue
+        if kind == EXACT and is_copy(sides, one, other):
+            copies[other] = ("exact", one)
+        elif kind == NEAR and _system(sides.row(one)) == _system(sides.row(other)):
+            copies[other] = ("near", one)
     return copies
+
+
+def _system(row: Mapping[str, Any]) -> list[str]:
+    return [m["content"] for m in messages_of(row) if m["role"] == "system"]
 
 
 def _write(
@@ -76,20 +102,20 @@ def _write(
     listener: Listener,
 ) -> None:
     kept, changes = Spool(draft / "rows.jsonl"), Spool(draft / "changes.jsonl")
-
-    def changed(where: str, what: str) -> None:
-        changes.add({"where": where, "change": what})
-
     listener.started("write", len(sides), "rows")
     for number, (where, row) in enumerate(sides):
+        own = {key: value for key, value in row.items() if key not in ("source", "line")}
+        said: list[str] = []
+        clean = _redacted(own, said.append, counts)
         if number in copies:
             kind, first = copies[number]
             counts[kind] += 1
             words = "a copy" if kind == "exact" else "a near copy"
-            changed(where, f"left out: {words} of the row at {sides.place(first)}")
+            change = f"left out: {words} of the row at {sides.place(first)}"
+            changes.add({"where": where, "change": change, "row": clean})
             continue
-        own = {key: value for key, value in row.items() if key not in ("source", "line")}
-        clean = _redacted(own, lambda kind, at=where: changed(at, f"blacked out: {kind}"), counts)
+        for kind in said:
+            changes.add({"where": where, "change": f"blacked out: {kind}"})
         kept.add({**clean, "origin": where})
         counts["written"] += 1
         listener.advanced(number + 1, "")

@@ -6,7 +6,8 @@ from typing import Any
 from tunewright.config.schema import Config
 from tunewright.data._gathered import Gathered
 from tunewright.data.formats import kind_of, read
-from tunewright.data.formats.columns import apply_columns, suggest
+from tunewright.data.formats.changes import Changes
+from tunewright.data.formats.columns import OPTIONAL, apply_columns, listed, suggest
 from tunewright.data.formats.forms import (
     Form,
     Layout,
@@ -17,6 +18,7 @@ from tunewright.data.formats.forms import (
 )
 from tunewright.data.formats.records import Record
 from tunewright.data.formats.tally import mixed
+from tunewright.data.formats.varying import Varying
 from tunewright.data.sources import SourceFile
 from tunewright.errors import Problem, TunewrightError
 from tunewright.events import Listener
@@ -26,6 +28,7 @@ REPORT_EVERY = 1000
 KEPT_UNKNOWN = 20
 """Rows without a known form that are kept for guessing the columns."""
 CORRECT = "Correct the row, or leave bad rows out: --on-bad-row skip."
+MIXED = "Give it the columns of the file's other rows, or leave bad rows out: --on-bad-row skip."
 
 
 def layout_of(config: Config) -> Layout | None:
@@ -49,10 +52,20 @@ def read_row_file(config: Config, file: SourceFile, gathered: Gathered, listener
     except TunewrightError as error:
         gathered.broken.extend(error.problems)
     reader.finish()
-    forms = mixed(gathered.forms[file.name])
-    if forms:
-        note(forms)
+    for said in reader.notes():
+        note(said)
     listener.advanced(len(gathered), file.name)
+
+
+def preference_problem(file: str, count: int, line: int, fix: str = "") -> Problem:
+    """Return why preference pairs are no dataset for supervised fine-tuning; `fix` is what to type."""
+    message = f"{count:,} rows are preference pairs (chosen, rejected), which are not trained on as they stand."
+    return Problem(
+        "E_PREFERENCE",
+        message,
+        f"{file}:{line}",
+        f"Train on the chosen answers{f': {fix}' if fix else ''}, or leave the file out.",
+    )
 
 
 class _Reader:
@@ -62,52 +75,79 @@ class _Reader:
         options = config.prepare
         chosen = options.source[file.entry].columns or options.columns
         self._columns = {str(role): column for role, column in chosen.items()}
+        self._unseen = {r: c for r, c in self._columns.items() if r in OPTIONAL}
         self._template = options.prompt_template
         self._layout: Layout | None = layout_of(config)
         self._file = file
         self._gathered = gathered
         self._tally = gathered.tally(file.name)
+        self._changes = Changes()
+        self._varying = Varying()
+        self._known = False
         self._unknown: list[Record] = []
         self._unknown_count = 0
+        self._suggestion = ""
 
     def take(self, record: Record) -> None:
         """Add a row, or report why it cannot be used."""
         try:
-            data = apply_columns(record.data, self._columns) if self._columns else record.data
+            data = self._mapped(record.data)
             form = form_of(data, templated=self._template is not None)
             if form is None:
-                self._unknown_count += 1
-                if len(self._unknown) < KEPT_UNKNOWN:
-                    self._unknown.append(record)
-                else:
-                    self._report_unknown(record, "")
-            elif form == "preference":
-                validate_preference(data)
-                self._tally.add(form, record.line)
+                self._take_unknown(record)
+                return
+            if not self._known:
+                self._become_known()
+            if form == "preference":
+                self._add_preference(data, record.line)
             else:
                 self._add(data, form, record.line)
+            self._varying.add(record.data, record.line)
         except ValueError as error:
-            self._report("E_DATA_ROW", f"The row cannot be used: {error}.", record, CORRECT)
+            problem = self._problem("E_DATA_ROW", f"The row cannot be used: {error}.", record)
+            self._gathered.rejects.report(problem, record.data)
 
     def finish(self) -> None:
-        """Report rows without a known form: as one problem of the file where it has no other rows."""
+        """Name the rows without a known form as one problem of the file, where it has no other rows."""
         if not self._unknown:
             return
-        first = self._unknown[0]
-        fix = suggest(list(first.data), [record.data for record in self._unknown])
-        if not self._tally.counts and self._unknown_count > 1:
-            columns = ", ".join(first.data) or "none"
-            message = (
-                f"None of {self._unknown_count:,} rows has a known form; the columns are {columns}."
-            )
-            self._report("E_COLUMNS", message, first, fix)
-            return
-        for record in self._unknown:
-            self._report_unknown(record, fix)
+        first, count = self._unknown[0], self._unknown_count
+        row = self._unknown_problem(first, self._suggestion)
+        message = (
+            f"None of {count:,} rows has a known form; the columns are {listed(first.data)}."
+            if count > 1
+            else row.message
+        )
+        problem = self._problem("E_COLUMNS", message, first, self._suggestion)
+        self._gathered.rejects.name_file(problem, row, count)
+
+    def notes(self) -> list[str]:
+        """Return what is worth saying of the file, in words."""
+        forms = mixed(self._tally)
+        unseen = self._unseen if self._tally.counts else {}
+        never = [f"no row has the column {c}, given for {r}" for r, c in unseen.items()]
+        changed = self._varying.notes(one_form=len(self._tally.counts) == 1)
+        return [*([forms] if forms else []), *never, *self._changes.notes(), *changed]
+
+    def _mapped(self, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self._columns:
+            return data
+        if self._unseen:
+            self._unseen = {r: c for r, c in self._unseen.items() if c not in data}
+        return apply_columns(data, self._columns, self._changes.renamed)
 
     def _add(self, data: Mapping[str, Any], form: Form, line: int) -> None:
-        row = canonical(data, form, layout=self._layout, prompt_template=self._template)
+        row = canonical(
+            data,
+            form,
+            layout=self._layout,
+            prompt_template=self._template,
+            changes=self._changes,
+        )
         origin = row.get("source_id")
+        if isinstance(origin, str) and not origin.strip():
+            del row["source_id"]
+            origin = None
         self._gathered.add(
             {**row, "source": self._file.name, "line": line},
             entry=self._file.entry,
@@ -115,19 +155,32 @@ class _Reader:
         )
         self._tally.add(form, line)
 
-    def _report_unknown(self, record: Record, fix: str) -> None:
-        columns = ", ".join(record.data) or "none"
-        message = f"The row has no known form; the columns are {columns}."
-        self._report("E_COLUMNS", message, record, fix)
+    def _add_preference(self, data: Mapping[str, Any], line: int) -> None:
+        validate_preference(data)
+        self._gathered.preference_fixes.setdefault(self._file.name, preference_fix(data))
+        self._tally.add("preference", line)
 
-    def _report(self, code: str, message: str, record: Record, fix: str) -> None:
-        where = f"{self._file.path}:{record.line}"
-        problem = Problem(code, message, where, fix or CORRECT)
-        self._gathered.rejects.report(problem, record.data)
+    def _take_unknown(self, record: Record) -> None:
+        """List a row; it is named once it is known whether the file has rows of another kind."""
+        if self._known:
+            self._gathered.rejects.report(self._unknown_problem(record, MIXED), record.data)
+            return
+        self._unknown_count += 1
+        if len(self._unknown) < KEPT_UNKNOWN:
+            self._unknown.append(record)
+            rows = [kept.data for kept in self._unknown]
+            self._suggestion = suggest(list(rows[0]), rows)
+        self._gathered.rejects.enter(self._unknown_problem(record, self._suggestion), record.data)
 
+    def _become_known(self) -> None:
+        self._known = True
+        for record in self._unknown:
+            self._gathered.rejects.name(self._unknown_problem(record, MIXED))
+        self._unknown.clear()
 
-def preference_problem(file: str, count: int, line: int) -> Problem:
-    """Return why preference pairs are no dataset for supervised fine-tuning."""
-    message = f"{count:,} rows are preference pairs (chosen, rejected), which are not trained on as they stand."
-    fix = f"Train on the chosen answers: {preference_fix({})}, or leave the file out."
-    return Problem("E_PREFERENCE", message, f"{file}:{line}", fix)
+    def _unknown_problem(self, record: Record, fix: str) -> Problem:
+        message = f"The row has no known form; the columns are {listed(record.data)}."
+        return self._problem("E_COLUMNS", message, record, fix)
+
+    def _problem(self, code: str, message: str, record: Record, fix: str = "") -> Problem:
+        return Problem(code, message, f"{self._file.path}:{record.line}", fix or CORRECT)

@@ -9,9 +9,10 @@ from typing import Any
 from tunewright.config.schema import Config
 from tunewright.data._gathered import answer_of, text_of
 from tunewright.data.findings import Findings
-from tunewright.data.near._links import EXACT, WORDS, Links, against, links
+from tunewright.data.near._links import EXACT, Links, against, links
 from tunewright.data.spool import Rows
 from tunewright.events import Listener
+from tunewright.models.chat import messages_of
 
 Place = Callable[[str, int, Mapping[str, Any]], str]
 """Side, number in the side from 0, row -> where a user finds it."""
@@ -91,19 +92,29 @@ def judge_copies(sides: Sides, found: Links, config: Config, findings: Findings)
     message = "The held-out row is nearly the same as the training row at {other}."
     leaking = _report(sides, leaks, code, message, findings)
     within = found.within(sides.border)
-    same = (within.kinds == EXACT) | (within.kinds == WORDS)
-    exact = [pair for pair in within.pairs[same].tolist() if "copy" not in sides.row(pair[1])]
+    exact: list[tuple[int, int]] = []
+    near: list[tuple[int, int]] = []
+    for one, other, kind in _listed(within):
+        if kind == EXACT and is_copy(sides, one, other):
+            exact += [(one, other)] if "copy" not in sides.row(other) else []
+        else:
+            near.append((one, other))
     code = "W_DUPLICATE" if config.check.allow_duplicates else "E_DUPLICATE"
-    message = "The row is nearly the same as the row at {other}."
-    return {
-        "leaks": leaking,
-        "exact_duplicates": _report(
-            sides, exact, code, "The row is a copy of the row at {other}.", findings
-        ),
-        "near_duplicates": _report(
-            sides, within.pairs[~same], "W_NEAR_DUPLICATE", message, findings
-        ),
-    }
+    message = "The row is a copy of the row at {other}."
+    copies = _report(sides, exact, code, message, findings)
+    message = "The row, or its answer, is nearly the same as at {other}."
+    alike = _report(sides, near, "W_NEAR_DUPLICATE", message, findings)
+    return {"leaks": leaking, "exact_duplicates": copies, "near_duplicates": alike}
+
+
+def is_copy(sides: Sides, one: int, other: int) -> bool:
+    """Tell whether two rows are the same to the last character, the system message included."""
+    return messages_of(sides.row(one)) == messages_of(sides.row(other))
+
+
+def _listed(found: Links) -> Iterator[tuple[int, int, int]]:
+    for pair, kind in zip(found.pairs, found.kinds, strict=True):
+        yield int(pair[0]), int(pair[1]), int(kind)
 
 
 def _report(

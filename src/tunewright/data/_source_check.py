@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.config.schema import Config
-from tunewright.data._check import examine, place_in_source, tokenizer_of
-from tunewright.data._gather import collect, facts_of, faults_of
+from tunewright.data._check import examine, placing, tokenizer_of
+from tunewright.data._gather import collect, facts_of, faults_of, preferences
 from tunewright.data._sides import Sides
 from tunewright.data.findings import Findings
 from tunewright.data.spool import Rows
@@ -25,11 +25,17 @@ def check_source(config: Config, listener: Listener) -> dict[str, Any]:
         findings.extend(faults_of(gathered, config.prepare))
         if len(gathered):
             with Rows(gathered.rows.path) as rows:
-                sides = Sides({"": rows}, place_in_source, where)
+                sides = Sides({"": rows}, placing(sources), where)
                 figures, rendered = examine(config, sides, findings, work, listener)
             facts |= figures | {"rendered": rendered}
         elif not findings.errors() and not facts["preference_pairs"]:
             raise failure("E_DATA_EMPTY", "There are no rows in it.", where=where)
+    if facts["dropped_lines"]:
+        facts["notes"].append(f"{facts['dropped_lines']:,} lines are in no row, such as headings")
+    if facts["preference_pairs"]:
+        facts["notes"] += [
+            f"{problem.where}: {problem.message} {problem.fix}" for problem in preferences(gathered)
+        ]
     facts["warnings"] = findings.warnings()
     errors = findings.errors()
     if errors:

@@ -28,8 +28,8 @@ def lengths_of(lengths: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def outliers(lengths: Sequence[int]) -> tuple[list[int], float, float]:
-    """Return the rows whose length is far out, and the fences (tokens) that they are beyond.
+def outliers(lengths: Sequence[int]) -> tuple[list[int], tuple[float, float]]:
+    """Return the rows whose length is far out, and the quartiles of all lengths, in tokens.
 
     Far out is beyond three interquartile ranges of the logarithm of the length from the quartiles.
 
@@ -37,7 +37,6 @@ def outliers(lengths: Sequence[int]) -> tuple[list[int], float, float]:
     """
     logs = np.log(np.maximum(np.asarray(lengths, dtype=float), 1.0))
     low, high = np.percentile(logs, [25, 75])
-    spread = OUTER_FENCE * max(high - low, LEAST_SPREAD)
-    least, most = float(np.exp(low - spread)), float(np.exp(high + spread))
-    found = np.flatnonzero((logs < low - spread) | (logs > high + spread))
-    return [int(row) for row in found], least, most
+    fence = OUTER_FENCE * max(high - low, LEAST_SPREAD)
+    found = np.flatnonzero((logs < low - fence) | (logs > high + fence))
+    return [int(row) for row in found], (float(np.exp(low)), float(np.exp(high)))

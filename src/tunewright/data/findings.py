@@ -56,5 +56,6 @@ class Findings:
         rest = self.counts[code] - len(shown)
         if rest <= 0:
             return shown
-        where = shown[0].where.rpartition(":")[0] or shown[0].where
-        return [*shown, Problem(code, f"{rest:,} more like these.", where, CODES[code].fix)]
+        place = shown[0].where.partition(" (")[0]
+        where = place.rpartition(":")[0] or place
+        return [*shown, Problem(code, f"{rest:,} more like these.", where, shown[0].fix)]

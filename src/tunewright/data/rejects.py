@@ -1,8 +1,9 @@
-"""Rows that cannot be used: all are listed in a file, the first are named, the rest counted."""
+"""Rows that cannot be used: all are listed in a file, a few of each reason are named, the rest counted."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,67 @@ from tunewright.data.spool import Spool
 from tunewright.errors import Problem
 
 SHOWN = 20
+"""Problems that are named."""
+EXAMPLES = 3
+"""Problems of one reason that are named."""
+MOST_REASONS = 200
+"""Reasons that are told apart."""
+COUNTED = 10
+"""Reasons of which the rows that are not named are counted apart."""
+OTHER = "other reasons"
+LONGEST_REASON = 200
+_COLUMNS = re.compile(r"[;,] the columns are [^;]*")
+_PARTICULARS = re.compile(r"\d[\d,.]*|'[^']*'")
+_ELSEWHERE = " and other files"
+_FIX = "Correct them as the ones above, or leave bad rows out: --on-bad-row skip."
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A problem that is named, its reason, and the rows that it stands for."""
+
+    problem: Problem
+    reason: str
+    rows: int
 
 
 class Rejects:
     """Collects problems; the file lists every one.
 
     Attributes:
-        problems: The first of them.
         count: All of them.
         path: The file.
-        reasons: How often each reason came, without its particulars.
+        reasons: How often each reason came, without its particulars; a bounded number of them.
     """
 
     def __init__(self, file: Path) -> None:
-        self.problems: list[Problem] = []
         self.count = 0
         self.reasons: Counter[str] = Counter()
         self.path = file
+        self._files: list[_Named] = []
+        self._rows: list[_Named] = []
+        self._first: dict[str, tuple[str, str]] = {}
         self._spool = Spool(file)
+
+    @property
+    def problems(self) -> list[Problem]:
+        """The problems that are named: those of whole files first."""
+        return [item.problem for item in (*self._files, *self._rows)][:SHOWN]
 
     def report(self, problem: Problem, data: Mapping[str, Any] | None = None) -> None:
         """Take one in; `data` is the row where it could be read."""
+        self.enter(problem, data)
+        self.name(problem)
+
+    def enter(self, problem: Problem, data: Mapping[str, Any] | None = None) -> None:
+        """Count a row and write it to the file, without naming it."""
         self.count += 1
-        self.reasons[re.sub(r"\d[\d,.]*|'[^']*'", "_", problem.message)] += 1
-        if len(self.problems) < SHOWN:
-            self.problems.append(problem)
+        reason = self._reason(problem)
+        self.reasons[reason] += 1
+        file = problem.where.rpartition(":")[0] or problem.where
+        code, place = self._first.setdefault(reason, (problem.code, file))
+        if place != file and not place.endswith(_ELSEWHERE):
+            self._first[reason] = code, f"{place}{_ELSEWHERE}"
         row: dict[str, Any] = {
             "where": problem.where,
             "reason": problem.message,
@@ -43,23 +80,52 @@ class Rejects:
         }
         self._spool.add(row if data is None else {**row, "row": dict(data)})
 
+    def name(self, problem: Problem) -> None:
+        """Name the problem of a row that is listed, if there is room for it."""
+        if len(self._rows) >= SHOWN:
+            return
+        reason = self._reason(problem)
+        if sum(item.reason == reason for item in self._rows) < EXAMPLES:
+            self._rows.append(_Named(problem, reason, 1))
+
+    def name_file(self, problem: Problem, row: Problem, rows: int) -> None:
+        """Name a problem that stands for all rows with the reason of `row`; they are listed already."""
+        if len(self._files) < SHOWN:
+            self._files.append(_Named(problem, self._reason(row), rows))
+
     def close(self) -> None:
         """End the file."""
         self._spool.close()
 
     def shortened(self) -> list[Problem]:
-        """Return the first problems, and one more that counts the rest by reason."""
-        rest = self.count - len(self.problems)
-        if not rest:
-            return self.problems
-        common = ", ".join(f"{count:,} x {reason}" for reason, count in self.reasons.most_common(3))
-        more = Problem(
-            self.problems[0].code,
-            f"{rest:,} more rows cannot be used. Most common: {common}",
-            self.problems[0].where.rpartition(":")[0] or self.problems[0].where,
-            "Correct the first ones first, or leave bad rows out: --on-bad-row skip.",
-        )
-        return [*self.problems, more]
+        """Return the problems that are named, and for each reason one more that counts the others."""
+        left = self.reasons.copy()
+        for item in (*self._files, *self._rows)[:SHOWN]:
+            left[item.reason] -= item.rows
+        counted = (+left).most_common()
+        more = [
+            self._more(f"{count:,} more {'row' if count == 1 else 'rows'}: {reason}", reason)
+            for reason, count in counted[:COUNTED]
+        ]
+        if len(counted) > COUNTED:
+            rest = counted[COUNTED:]
+            rows = sum(count for _, count in rest)
+            more.append(
+                self._more(f"{rows:,} more rows of {len(rest):,} other reasons", rest[0][0])
+            )
+        return [*self.problems, *more]
+
+    def _more(self, message: str, reason: str) -> Problem:
+        code, where = self._first[reason]
+        return Problem(code, f"{message}.", where, _FIX)
+
+    def _reason(self, problem: Problem) -> str:
+        """Return why, without what differs from row to row."""
+        text = problem.message.removeprefix("The row cannot be used: ").removesuffix(".")
+        text = _PARTICULARS.sub("_", _COLUMNS.sub("", text))
+        reason = "; ".join(dict.fromkeys(text.split("; ")))[:LONGEST_REASON]
+        full = len(self.reasons) >= MOST_REASONS
+        return OTHER if full and reason not in self.reasons else reason
 
 
 def too_many(rejects: Rejects, good: int, options: PrepareSection) -> list[Problem]:

@@ -16,9 +16,9 @@ class Message(TypedDict):
 
 
 def messages_of(row: Mapping[str, Any]) -> list[Message]:
-    """Return a row's conversation; forms: messages, instruction(+input)+output, prompt+completion/response.
+    """Return a row's conversation; forms: messages, instruction(+input)+output, prompt+completion, text.
 
-    A row with the prompt "" is raw text: a single turn of the assistant.
+    A text is a conversation of a single turn of the assistant.
 
     Raises:
         ValueError: The row has none of these forms, or a field is not usable: says which.
@@ -33,12 +33,14 @@ def messages_of(row: Mapping[str, Any]) -> list[Message]:
         ]
     if "prompt" in row:
         answer = "completion" if "completion" in row else "response"
-        reply = Message(role="assistant", content=_text(row, answer))
-        if row["prompt"] == "":
-            return [reply]
-        return [Message(role="user", content=_text(row, "prompt")), reply]
+        return [
+            Message(role="user", content=_text(row, "prompt")),
+            Message(role="assistant", content=_text(row, answer)),
+        ]
+    if "text" in row:
+        return [Message(role="assistant", content=_text(row, "text"))]
     raise ValueError(
-        "no known form: expected 'messages', 'instruction' and 'output', or 'prompt' and 'completion'"
+        "no known form: expected 'messages', 'instruction' and 'output', 'prompt' and 'completion', or 'text'"
     )
 
 

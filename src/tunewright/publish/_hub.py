@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from httpx import HTTPError
+from httpx import HTTPError, InvalidURL
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -261,7 +261,14 @@ def _explained(repo_id: str, endpoint: str, token: str) -> Generator[None]:
         yield
     except TunewrightError:
         raise
-    except (HTTPError, HFValidationError, OSError, RuntimeError, ValueError) as error:
+    except (
+        HTTPError,
+        InvalidURL,
+        HFValidationError,
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         message, fix = _reason(_root(error), repo_id, endpoint)
         raise failure("E_HUB", message.replace(token, "***"), where=repo_id, fix=fix) from error
 
@@ -282,13 +289,22 @@ def _reason(error: BaseException, repo_id: str, endpoint: str) -> tuple[str, str
         return "The network is switched off by HF_HUB_OFFLINE.", "Unset HF_HUB_OFFLINE."
     if isinstance(error, HfHubHTTPError):
         return _refusal(error, repo_id, endpoint, again)
+    host = _host(endpoint)
+    if host is None or isinstance(error, InvalidURL):
+        return "HF_ENDPOINT is no address.", "Unset HF_ENDPOINT, or write https://host."
     if isinstance(error, HTTPError):
-        host = urlsplit(endpoint).hostname
         return f"The connection to {host} failed: {type(error).__name__}.", again
     if isinstance(error, PermissionError) and error.errno is None:  # how hf_xet says 401 and 403
         return "The Hub refuses the token in HF_TOKEN.", "Set HF_TOKEN to one with write access."
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
     return f"The upload failed: {first}", again
+
+
+def _host(endpoint: str) -> str | None:
+    try:
+        return urlsplit(endpoint).hostname
+    except ValueError:
+        return None
 
 
 def _refusal(error: HfHubHTTPError, repo_id: str, endpoint: str, again: str) -> tuple[str, str]:

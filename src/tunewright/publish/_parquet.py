@@ -23,7 +23,8 @@ GROUP_BYTES = 16_000_000
 SHAPES: Mapping[str, tuple[str, ...]] = {
     "messages": ("messages",),
     "instruction": ("instruction", "input", "output"),
-    "prompt": ("prompt", "completion", "response"),
+    "prompt": ("prompt", "completion"),
+    "text": ("text",),
 }
 """The columns of each form of row; all others say where a row comes from."""
 SEVERAL = "several"
@@ -183,7 +184,7 @@ def _batches(file: Path) -> Iterator[list[dict[str, Any]]]:
 def _look(found: Survey, row: Mapping[str, Any], side: str, where: str) -> None:
     shape = next(name for name in SHAPES if name in row)
     found.shapes[shape] = found.shapes.get(shape, 0) + 1
-    found.raw += row.get("prompt") == ""
+    found.raw += shape == "text"
     found.words[side] += len(messages_of(row)[-1]["content"].split())
     for secret in secrets_in("\n".join(texts_in(row))):
         if len(found.secrets) == MAX_NAMED:

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.data.formats.hub_layout import is_data, layout_of, matches, splits_by_name
+from tunewright.data.formats.hub_layout import (
+    is_data,
+    layout_of,
+    matches,
+    split_named,
+    splits_by_name,
+)
 from tunewright.errors import TunewrightError
 
 HOSTILE = "*/" * 20 + "**/" * 20 + "a"
@@ -196,3 +202,18 @@ def test_no_file_is_in_two_splits(files):
     assert len(found) == len(set(found))
     assert set(found) <= set(files)
     assert found
+
+
+@pytest.mark.parametrize(
+    ("file", "split"),
+    [
+        ("train.jsonl", "train"),
+        ("data/my_test.csv", "test"),
+        ("test/a.csv", None),
+        ("dev-1.parquet", "validation"),
+        ("latest.jsonl", None),
+        ("contest.jsonl", None),
+    ],
+)
+def test_the_split_that_a_name_tells(file, split):
+    assert split_named(file) == split

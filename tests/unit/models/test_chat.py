@@ -132,7 +132,7 @@ def test_unsafe_broken_and_rewriting_templates(tokenizer, template):
         ({"instruction": "Do", "input": "it", "output": "Done"}, ["Do\n\nit", "Done"]),
         ({"prompt": "Do", "completion": "Done"}, ["Do", "Done"]),
         ({"prompt": "Do", "response": "Done"}, ["Do", "Done"]),
-        ({"prompt": "", "completion": "Done"}, ["Done"]),
+        ({"text": "Done"}, ["Done"]),
         (
             {"messages": [{"role": "system", "content": "s"}, *talk("a", "b")]},
             ["s", "a", "b"],
@@ -153,7 +153,7 @@ def test_forms_of_rows(row, contents):
         ({"prompt": "Do"}, "'response' is missing"),
         ({"prompt": " ", "completion": "Done"}, "'prompt' is empty"),
         ({"prompt": None, "completion": "Done"}, "'prompt' is not text"),
-        ({"prompt": "", "completion": ""}, "'completion' is empty"),
+        ({"text": " "}, "'text' is empty"),
         ({"messages": []}, "not a list of turns"),
         ({"messages": ["x"]}, "messages[0] is not an object"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "unknown role 'robot'"),
@@ -185,7 +185,7 @@ def with_bos():
 
 
 def test_raw_text_has_no_template():
-    row = {"prompt": "", "completion": "It was\n\na dark night."}
+    row = {"text": "It was\n\na dark night."}
     messages = messages_of(row)
     assert messages == [Message(role="assistant", content="It was\n\na dark night.")]
     assert is_raw(messages)

@@ -1,7 +1,8 @@
 """The only place where an option has a type, a default, a unit and a meaning: one file a group of stages."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from tunewright.config.paths import fault_of
 from tunewright.config.schema.base import Name, Section
 from tunewright.config.schema.data import (
     CheckSection,
@@ -53,9 +54,13 @@ class Config(Section):
 
     name: Name = Field(default="run", description="Name of the run.")
     output_dir: str = Field(
-        default="runs/{name}", description="Folder of the run; `{name}` is replaced."
+        default="runs/{name}",
+        min_length=1,
+        description="Folder of the run; `{name}` is replaced.",
     )
-    seed: int = Field(default=42, ge=0, description="Seed of split, training and sampling.")
+    seed: int = Field(
+        default=42, ge=0, le=2**32 - 1, description="Seed of split, training and sampling."
+    )
     model: ModelSection = Field(default_factory=ModelSection)
     prepare: PrepareSection
     check: CheckSection = Field(default_factory=CheckSection)
@@ -65,6 +70,14 @@ class Config(Section):
     export: ExportSection = Field(default_factory=ExportSection)
     serve: ServeSection = Field(default_factory=ServeSection)
     publish: PublishSection = Field(default_factory=PublishSection)
+
+    @field_validator("output_dir")
+    @classmethod
+    def _path(cls, given: str) -> str:
+        fault = fault_of(given)
+        if fault:
+            raise ValueError(f"a path; this one {fault}")
+        return given
 
     @property
     def run_dir(self) -> str:

@@ -142,7 +142,7 @@ class PrepareSection(Section):
     )
     max_tokens: int = Field(default=2000, ge=16, description="Tokens: the most that a chunk holds.")
     eval_split: float = Field(
-        default=0.1, gt=0, lt=1, description="Share of the data that is held out, by source."
+        default=0.1, gt=0, le=0.5, description="Share of the data that is held out, by source."
     )
     stratify_by: str | None = Field(
         default="auto",
@@ -171,7 +171,7 @@ class PrepareSection(Section):
     @model_validator(mode="after")
     def _window(self) -> "PrepareSection":
         if self.min_tokens * 2 > self.max_tokens:
-            raise ValueError("min_tokens must be at most half of max_tokens")
+            raise ValueError("min_tokens of at most half of max_tokens")
         return self
 
 
@@ -185,9 +185,8 @@ class CheckSection(Section):
     allow_secrets: bool = Field(
         default=False, description="Accept what looks like a password, key or token."
     )
-    against: str | None = Field(
+    against: SourceSection | None = Field(
         default=None,
-        min_length=1,
         description="A second dataset, such as a benchmark: rows that are near copies of its rows are refused.",
     )
     show: int = Field(
@@ -205,3 +204,8 @@ class CheckSection(Section):
         le=1,
         description="Share of rows that may lose the end of their answer to the length limit.",
     )
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _entry(cls, given: Any) -> Any:
+        return {"path": given} if isinstance(given, str) else given

@@ -1,5 +1,6 @@
 """Options of what is made of a trained adapter: merge, export, serve, publish."""
 
+import re
 from collections.abc import Mapping
 from typing import Literal
 
@@ -75,6 +76,11 @@ class ServeSection(Section):
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0: any free one.")
 
 
+_REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
+_MAX_REPOSITORY = 96
+"""Source: the Hub's rules for names, as huggingface_hub's `validate_repo_id` states them."""
+
+
 class PublishSection(Section):
     """The local model store, and the Hub."""
 
@@ -97,3 +103,21 @@ class PublishSection(Section):
         default=None,
         description="Licence of the dataset on its card, as the Hub names it: `cc-by-4.0`, `cc0-1.0`, ...",
     )
+
+    @field_validator("hub_dataset_id")
+    @classmethod
+    def _repository(cls, given: str | None) -> str | None:
+        if given is None or (
+            _REPOSITORY.fullmatch(given)
+            and len(given) <= _MAX_REPOSITORY
+            and not re.search(r"--|\.\.|\.git$", given)
+        ):
+            return given
+        raise ValueError("org/name, of letters, digits, dots, hyphens and underscores")
+
+    @field_validator("license")
+    @classmethod
+    def _licence(cls, given: str | None) -> str | None:
+        if given is None or re.fullmatch(r"[a-z0-9._-]{1,60}", given):
+            return given
+        raise ValueError("an id of up to 60 lower-case letters, digits, dots, hyphens, underscores")

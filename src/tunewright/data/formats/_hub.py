@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from httpx import HTTPError
+from httpx import HTTPError, InvalidURL
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     EntryNotFoundError,
@@ -24,6 +24,7 @@ from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
+    validate_repo_id,
 )
 
 from tunewright.data.formats.hub_layout import Layout, is_data, layout_of
@@ -32,6 +33,8 @@ from tunewright.errors import TunewrightError, failure
 from tunewright.machine import require_space
 
 MAX_CARD_BYTES = 5_000_000
+MAX_SHOWN = 200
+"""Characters of a name that a message shows."""
 _SHA = re.compile(r"[0-9a-f]{40}")
 
 
@@ -54,10 +57,11 @@ def fetch(
         revision: Branch, tag or commit; unset: the newest commit of `main`.
 
     Raises:
-        TunewrightError: E_HUB, it cannot be fetched or has no such subset or split (those there are are
+        TunewrightError: E_NAME, it is no name of a dataset. E_HUB, it cannot be fetched or has no such subset or split (those there are are
             named). E_UNSAFE_FORMAT, it is a loading script. E_DISK_SPACE.
     """
     repo_id = source.removeprefix("hub:")
+    _require_name(repo_id)
     api = HfApi(
         endpoint=os.environ.get("HF_ENDPOINT") or constants.ENDPOINT,
         token=os.environ.get("HF_TOKEN") or False,
@@ -73,7 +77,16 @@ def fetch(
         chosen = _choose(layout_of(sizes, card, name, source), sizes, split, source)
         require_space(Path(constants.HF_HUB_CACHE), sum(sizes[file] for file in chosen.files))
         files = [_download(api, repo_id, sha, file) for file in chosen.files]
-    return Fetched(files, sha, f"{chosen.reason}, commit {sha[:8]}")
+    return Fetched(files, chosen.files, sha, f"{chosen.reason}, commit {sha[:8]}")
+
+
+def _require_name(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        message = "That is no name of a dataset on the Hub."
+        where, fix = f"hub:{repo_id[:MAX_SHOWN]}", "Write hub:org/name."
+        raise failure("E_NAME", message, where=where, fix=fix) from error
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,7 @@ def _explained(repo_id: str, revision: str | None, endpoint: str) -> Generator[N
         yield
     except TunewrightError:
         raise
-    except (HfHubHTTPError, HFValidationError, HTTPError, OSError, ValueError) as error:
+    except (HfHubHTTPError, HTTPError, InvalidURL, OSError, ValueError) as error:
         message, fix = _reason(error, repo_id, revision, endpoint)
         raise failure("E_HUB", message, where=f"hub:{repo_id}", fix=fix) from error
 
@@ -158,7 +171,6 @@ def _reason(error: Exception, repo_id: str, revision: str | None, endpoint: str)
         error = cause
     page = f"{endpoint}/datasets/{repo_id}"
     for kind, message, fix in (
-        (HFValidationError, "That is no name of a dataset on the Hub.", "Write hub:org/name."),
         (
             GatedRepoError,
             "The dataset is open only to those who accept its terms.",
@@ -196,9 +208,18 @@ def _fault(error: Exception, endpoint: str) -> tuple[str, str]:
                 "Set HF_TOKEN to a token that may read it.",
             )
         return f"The Hub answers with an error ({status}).", again
+    host = _host(endpoint)
+    if host is None or isinstance(error, InvalidURL):
+        return "HF_ENDPOINT is no address.", "Unset HF_ENDPOINT, or write https://host."
     if isinstance(error, HTTPError) or isinstance(error.__cause__, HTTPError):
-        host = urlsplit(endpoint).hostname
         return f"The connection to {host} failed: {type(error).__name__}.", again
     if isinstance(error, OSError) and error.strerror:
         return f"A file cannot be written: {error.strerror}.", "Check the folder HF_HOME and space."
     return f"The download failed: {type(error).__name__}.", again
+
+
+def _host(endpoint: str) -> str | None:
+    try:
+        return urlsplit(endpoint).hostname
+    except ValueError:
+        return None

@@ -1,6 +1,7 @@
 """Lists of messages, as OpenAI or ShareGPT write them, to one form. Pure."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tunewright.data.formats.jsontext import kind
@@ -18,6 +19,8 @@ ROLES = {
 _TOOLS = frozenset(
     ["tool", "function", "function_call", "function-call", "observation", "ipython", "tool_call"]
 )
+_MASKS = ("weight", "train", "loss")
+"""Keys of a message that say whether it is learned."""
 _CALLS = ("tool_calls", "function_call", "tools", "functions")
 
 
@@ -82,6 +85,20 @@ def order_problems(messages: list[dict[str, str]], name: str) -> list[str]:
     return problems
 
 
+def left_out(messages: Sequence[Any]) -> Iterator[str]:
+    """Yield each key of the messages that says something and is not used."""
+    for item in messages:
+        if not isinstance(item, Mapping) or len(item) <= 2:
+            continue
+        used = ("from", "value") if "from" in item else ("role", "content")
+        learned = ROLES.get(item.get(used[0], "")) == "assistant"
+        for key, value in item.items():
+            # 1 is how answers, and 0 how other messages are trained on anyway.
+            idle = key in _MASKS and value == learned
+            if key not in used and not idle and value is not None and value not in ("", [], {}):
+                yield key
+
+
 def _message(item: Mapping[str, Any], where: str, problems: list[str]) -> dict[str, str]:
     """Return a message; a role or content that cannot be used is empty, and named."""
     role_key, text_key = ("from", "value") if "from" in item else ("role", "content")
@@ -89,9 +106,7 @@ def _message(item: Mapping[str, Any], where: str, problems: list[str]) -> dict[s
     calls = calls_problem(item)
     if calls:
         problems.append(f"{where}.{calls}")
-    weight = item.get("weight")
-    if weight is not None and weight != 1:
-        problems.append(f"{where}.weight is {weight}: weights of messages are not supported")
+    problems.extend(_mask_problems(item, role, where))
     place = f"{where}.{text_key}"
     if text_key not in item:
         problems.append(f"{place} is missing")
@@ -105,6 +120,16 @@ def _message(item: Mapping[str, Any], where: str, problems: list[str]) -> dict[s
     if reason and not calls and len(problems) == before:
         problems.append(f"{place} {reason}")
     return {"role": role, "content": content if isinstance(content, str) else ""}
+
+
+def _mask_problems(item: Mapping[str, Any], role: str, where: str) -> Iterator[str]:
+    """Yield what a message asks for and cannot have: every answer is learned, with the same weight."""
+    for key in _MASKS:
+        value = item.get(key)
+        if value is None or value == 1 or (value == 0 and role in {"system", "user"}):
+            continue
+        shown = json.dumps(value, ensure_ascii=False)[:40]
+        yield f"{where}.{key} is {shown}: leaving out or weighting single messages is not supported"
 
 
 def _role(value: Any, place: str, problems: list[str]) -> str:

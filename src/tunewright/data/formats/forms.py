@@ -7,9 +7,13 @@ is null counts as absent where another form fits without it (Parquet files fill 
 from collections.abc import Container, Mapping
 from typing import Any, Literal
 
+from tunewright.data.formats.changes import Changes
+from tunewright.data.formats.columns import question_of, typed
 from tunewright.data.formats.conversations import (
+    ROLES,
     calls_problem,
     conversation,
+    left_out,
     order_problems,
     text_problem,
 )
@@ -24,8 +28,8 @@ _MEANT = frozenset(
     ["messages", "conversations", "system", "prompt", "instruction", "input", "text", *ANSWERS]
 ) | {"chosen", "rejected"}
 """Columns that say what form a row has; left over beside another form they are renamed."""
-_OURS = frozenset(["source", "line"])
-"""Columns that the pipeline writes to every row."""
+_OURS = frozenset(["source", "line", "copy", "origin"])
+"""Columns that the pipeline writes to rows itself."""
 
 
 class RowError(ValueError):
@@ -73,17 +77,19 @@ def canonical(
     *,
     layout: Layout | None = None,
     prompt_template: str | None = None,
+    changes: Changes | None = None,
 ) -> dict[str, Any]:
-    """Return a row as `messages`, `instruction`+`input`+`output`, or `prompt`+`completion`, with the other columns.
+    """Return a row as `messages`, `instruction`+`input`+`output`, `prompt`+`completion`, or `text`.
 
-    An empty `prompt` stands for raw text. Columns that would be taken for another form, and `source` and
-    `line`, which the pipeline writes itself, get the suffix `_column`; columns that are null are left out.
+    The other columns stay. Those that would be taken for another form, and those that the pipeline writes
+    itself, such as `source` and `line`, get the suffix `_column`; columns that are null are left out.
 
     Args:
         data: The row as it stands in the file.
         form: What `form_of` says.
         layout: `alpaca` writes instruction and input into one prompt, as that chat template expects it.
         prompt_template: Gives the prompt, from columns of the row.
+        changes: What is done to columns and keys of messages is added.
 
     Raises:
         RowError: (a ValueError) All that is wrong with the row, each with its field.
@@ -108,12 +114,12 @@ def canonical(
         row, used = _style_prompt(data, problems)
     elif form == "text":
         text = _text(data, "text", problems)
-        row, used = {"prompt": "", "completion": text}, frozenset(["text"])
+        row, used = {"text": text}, frozenset(["text"])
     else:
         row, used = _prompt_completion(data, problems)
     if problems:
         raise RowError(problems)
-    _add_others(row, data, used)
+    _add_others(row, data, used, changes)
     return row
 
 
@@ -127,7 +133,8 @@ def validate_preference(data: Mapping[str, Any]) -> None:
     answers = [data.get("chosen"), data.get("rejected")]
     if all(isinstance(answer, list) for answer in answers):
         both = _both(data, problems)
-        if not problems and "prompt" not in data and both[0][:-1] != both[1][:-1]:
+        whole = data.get("prompt") is None or _is_whole(data["chosen"])
+        if not problems and whole and both[0][:-1] != both[1][:-1]:
             problems.append("chosen and rejected do not share their prompt")
     elif any(isinstance(answer, list) for answer in answers):
         problems.append("one of chosen and rejected is text, the other a list of messages")
@@ -144,23 +151,51 @@ def validate_preference(data: Mapping[str, Any]) -> None:
 
 def preference_fix(data: Mapping[str, Any]) -> str:
     """Return what to type so that preference data is read as the chosen answers."""
-    alone = isinstance(data.get("chosen"), list) and data.get("prompt") is None
-    return f"--set prepare.columns.{'messages' if alone else 'completion'}=chosen"
+    chosen, prompt = data.get("chosen"), data.get("prompt")
+    if isinstance(chosen, list):
+        whole = prompt is None or _is_whole(chosen)
+        return typed({"messages" if whole else "completion": "chosen"})
+    if prompt is not None:
+        return typed({"completion": "chosen"})
+    question = question_of(data)
+    if not question:
+        return typed({"text": "chosen"})
+    given = {} if question == "instruction" else {"prompt": question}
+    return typed({**given, "completion": "chosen"})
+
+
+def _is_whole(messages: list[Any]) -> bool:
+    """Tell a conversation from answers that need a prompt before them."""
+    first = messages[0] if messages else None
+    role = first.get("role", first.get("from")) if isinstance(first, Mapping) else None
+    return ROLES.get(str(role)) != "assistant"
 
 
 def _both(data: Mapping[str, Any], problems: list[str]) -> list[list[dict[str, str]]]:
-    before: list[dict[str, str]] = []
-    if isinstance(data.get("prompt"), list):
-        before = conversation(data["prompt"], "prompt", problems)
-    elif data.get("prompt") is not None:
-        before = [{"role": "user", "content": _text(data, "prompt", problems)}]
+    before = [] if data.get("prompt") is None else _asked(data, problems)
     both: list[list[dict[str, str]]] = []
     for key in ("chosen", "rejected"):
-        turns = [*before, *conversation(data[key], key, problems)]
+        turns = _joined(before, conversation(data[key], key, problems))
         if not problems:
             problems.extend(order_problems(turns, key))
         both.append(turns)
     return both
+
+
+def _asked(data: Mapping[str, Any], problems: list[str]) -> list[dict[str, str]]:
+    """Return the prompt, text or messages, as messages."""
+    if isinstance(data["prompt"], list):
+        return conversation(data["prompt"], "prompt", problems)
+    return [{"role": "user", "content": _prompt(data, problems)}]
+
+
+def _joined(before: list[dict[str, str]], messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the prompt and what follows; the prompt once where the messages begin with it themselves."""
+    system = messages[:1] if messages and messages[0]["role"] == "system" else []
+    for begun in (before, [*system, *before]):
+        if messages[: len(begun)] == begun:
+            return messages
+    return [*before, *messages]
 
 
 def _messages(
@@ -235,19 +270,25 @@ def _prompt_completion(
     prompt, completion = data.get("prompt"), data.get(answer)
     system = _system(data, problems)
     used = frozenset(["prompt", answer, "system"])
-    if isinstance(prompt, list) and isinstance(completion, list):
-        turns = conversation(prompt, "prompt", problems)
-        turns += conversation(completion, answer, problems)
+    if isinstance(prompt, str | list) and isinstance(completion, list):
+        turns = _joined(_asked(data, problems), conversation(completion, answer, problems))
         turns = [{"role": "system", "content": system}, *turns] if system else turns
         if not problems:
             problems.extend(order_problems(turns, f"prompt with {answer}"))
         return {"messages": turns}, used
-    if isinstance(prompt, list) or isinstance(completion, list):
-        problems.append(f"one of prompt and {answer} is text, the other a list of messages")
+    if isinstance(prompt, list):
+        problems.append(f"prompt is a list of messages, but {answer} is not")
         return {}, used
-    if prompt != "" or "prompt" not in data or system:
-        _text(data, "prompt", problems)
-    return _turns(system, str(prompt), _text(data, answer, problems)), used
+    return _turns(system, _prompt(data, problems), _text(data, answer, problems)), used
+
+
+def _prompt(data: Mapping[str, Any], problems: list[str]) -> str:
+    if data.get("prompt", " ") not in (None, ""):
+        return _text(data, "prompt", problems)
+    problems.append(
+        f"prompt {text_problem(data['prompt'])}; for plain text use a column named text"
+    )
+    return ""
 
 
 def _templated(
@@ -301,8 +342,14 @@ def _text(data: Mapping[str, Any], key: str, problems: list[str]) -> str:
     return data[key]
 
 
-def _add_others(row: dict[str, Any], data: Mapping[str, Any], used: frozenset[str]) -> None:
+def _add_others(
+    row: dict[str, Any], data: Mapping[str, Any], used: frozenset[str], changes: Changes | None
+) -> None:
     """Add the columns that are no part of the text."""
+    if changes is not None:
+        for key in used & _MEANT:
+            if isinstance(data.get(key), list):
+                changes.leave_out(left_out(data[key]))
     for key, value in data.items():
         if value is None or key in used:
             continue
@@ -311,4 +358,6 @@ def _add_others(row: dict[str, Any], data: Mapping[str, Any], used: frozenset[st
             name = f"{key}_column"
             while name in data or name in row:
                 name += "_"
+            if changes is not None:
+                changes.renamed[key] = name
         row[name] = value

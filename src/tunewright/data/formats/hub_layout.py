@@ -104,6 +104,12 @@ def splits_by_name(files: Sequence[str]) -> dict[str, list[str]]:
     return {split: _one_kind(chosen) for split, chosen in found.items()}
 
 
+def split_named(file: str) -> str | None:
+    """Return the split that a file's own name tells: train, validation, test or none."""
+    name = PurePosixPath(file).name
+    return next((split for split, word in _WORD.items() if word.search(name)), None)
+
+
 def matches(path: str, pattern: str) -> bool:
     """Return whether a path fits a pattern: `*` within a folder, `**` across folders."""
     parts = tuple(path.split("/"))

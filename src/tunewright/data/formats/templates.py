@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from tunewright.data.formats.columns import listed
 from tunewright.data.formats.jsontext import kind
 
 
@@ -26,6 +27,10 @@ def pieces_of(template: str) -> tuple[tuple[str, str | None], ...]:
             f"the prompt template has unbalanced braces ({error}); write {{{{ for a brace"
         ) from error
     for _, field, spec, conversion in parsed:
+        if field is not None and ("." in field or "[" in field):
+            raise ValueError(
+                f"the prompt template has '{{{field}}}': the name of a column stands alone, without . and ["
+            )
         if field is not None and (not field.strip() or spec or conversion):
             raise ValueError(
                 f"the prompt template has '{{{field}}}' with more or less than a column's name"
@@ -54,8 +59,7 @@ def fill(template: str, data: Mapping[str, Any]) -> str:
         if field is None:
             continue
         if field not in data:
-            there = ", ".join(data) or "none"
-            raise ValueError(f"the prompt template needs '{field}'; the columns are {there}")
+            raise ValueError(f"the prompt template needs '{field}'; the columns are {listed(data)}")
         value = data[field]
         if value is None or isinstance(value, dict | list):
             raise ValueError(f"{field} is {kind(value)}, which cannot stand in the prompt template")

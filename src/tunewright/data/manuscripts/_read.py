@@ -54,8 +54,12 @@ class Manuscript:
     lines: int
 
 
-def read(path: Path) -> Manuscript:
+def read(path: Path, *, html: bool = True) -> Manuscript:
     """Return the text of a .txt, .text, .md, .markdown, .docx or .epub file.
+
+    Args:
+        path: The file.
+        html: Entities such as `&quot;` become characters, in a text without tags.
 
     Raises:
         TunewrightError: E_DATA_ROW, it is damaged, protected or no text. E_IO, it cannot be read.
@@ -64,7 +68,7 @@ def read(path: Path) -> Manuscript:
         text, notes = _READERS.get(path.suffix.lower(), _read_text)(path)
     except OSError as error:
         raise failure("E_IO", f"The file cannot be read: {error.strerror}.", where=path) from error
-    text, repairs = repair(text)
+    text, repairs = repair(text, html=html)
     return Manuscript(text, (*notes, *repairs), text.count("\n") + 1 if text else 0)
 
 
@@ -129,13 +133,13 @@ def _binary(path: Path, data: bytes, at: int, what: str) -> TunewrightError:
     return failure("E_DATA_ROW", f"The file is no text: byte {at} is {what}.", where=where, fix=fix)
 
 
-def repair(text: str) -> tuple[str, list[str]]:
+def repair(text: str, *, html: bool = True) -> tuple[str, list[str]]:
     """Return text without mojibake and control characters, and notes that show the changes.
 
     Quotation marks, wide letters and composed letters stay as they are. The number of lines does not
     change.
     """
-    html = "<" not in text
+    html = html and "<" not in text
     whole = _fixed(text, html=html)
     if whole == text:
         return text, []

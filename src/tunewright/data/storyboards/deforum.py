@@ -52,10 +52,10 @@ def read_settings(name: str, text: str, tell: Tell) -> list[Shot]:
     try:
         found = loose.read(text)
     except loose.LooseError as fault:
-        tell(fault.line, f"the settings cannot be read: {fault.message}", "Correct this line.")
+        tell(fault.line, f"The settings cannot be read: {fault.message}.", "Correct this line.")
         return []
     if not isinstance(found.value, dict):
-        tell(1, "the file is not one object of settings", "Give a Deforum settings file.")
+        tell(1, "The file is not one object of settings.", "Give a Deforum settings file.")
         return []
     settings: dict[str, Any] = found.value
     key = next(
@@ -63,7 +63,7 @@ def read_settings(name: str, text: str, tell: Tell) -> list[Shot]:
     )
     if not key:
         line = next((found.lines[k,] for k in PROMPT_KEYS if k in settings), 1)
-        tell(line, "the settings have no prompts by frame", 'Add `"prompts": {"0": "..."}`.')
+        tell(line, "The settings have no prompts by frame.", 'Add `"prompts": {"0": "..."}`.')
         return []
     entries = _entries(settings[key], key, found, tell)
     return _shots(entries, name, settings, found, tell)
@@ -117,7 +117,7 @@ def _entries(
         if path[:1] == (key,):
             tell(
                 line,
-                f"frame {path[-1]} is already on line {first}, which is left out",
+                f"Frame {path[-1]} is already on line {first}, which is left out.",
                 "Give one of the two another frame, or remove it.",
             )
     entries: list[Entry] = []
@@ -125,7 +125,7 @@ def _entries(
         if isinstance(prompt, str):
             entries.append(Entry(frame, prompt, lines[frame]))
         else:
-            tell(lines[frame], f"the prompt of frame {frame} is no text", "Write it in quotes.")
+            tell(lines[frame], f"The prompt of frame {frame} is no text.", "Write it in quotes.")
     return entries
 
 
@@ -154,7 +154,7 @@ def _schedules(
         for part in unread:
             tell(
                 found.lines[name,],
-                f"{part!r} in {name} is not `frame:(value)`",
+                f"In {name}, {part!r} is not `frame:(value)`.",
                 "Write `0:(0), 50:(1.02)`.",
             )
         schedules[name] = keys

@@ -87,9 +87,9 @@ def read_fountain(name: str, text: str, tell: Tell) -> list[Shot]:
         if shot := _shot(f"{name}#{label}", paragraph.line, action, scene):
             shots.append(shot)
         else:
-            tell(paragraph.line, "this action has no words", "Describe the picture, or remove it.")
+            tell(paragraph.line, "This action has no words.", "Describe the picture, or remove it.")
     if not shots:
-        tell(1, "no action is found in this screenplay", "Write action under scene headings.")
+        tell(1, "No action is found in this screenplay.", "Write action under scene headings.")
     return _distinct(shots)
 
 

@@ -22,10 +22,12 @@ _STRING = {
     '"': re.compile(r'"((?:[^"\\]|\\.|"(?![ \t]*(?:[,|}#\n]|//|\Z)))*)"', re.DOTALL),
     "'": re.compile(r"'((?:[^'\\]|\\.|'(?![ \t]*(?:[,|}#\n]|//|\Z)))*)'", re.DOTALL),
 }
-_NEXT = re.compile(r"\n[ \t]*[\"']?-?\d+[\"']?[ \t]*:")
-_BARE_END = re.compile(r"[ \t]+(?:#|//)[ \t][^\n]*|[ \t]*\|[ \t]*(?=[\"']?\d+[\"']?[ \t]*:)|\n")
+_NEXT = re.compile(r"\n[ \t]*[\"']?-?\d+[\"']?[ \t]*:(?![/\d])")
+_BARE_END = re.compile(
+    r"[ \t]+(?:#|//)[ \t][^\n]*|[ \t]*\|[ \t]*(?=[\"']?\d+[\"']?[ \t]*:(?![/\d]))|\n"
+)
 _CONTINUED = re.compile(
-    r"\n[ \t]+(?![\"']?-?\d+[\"']?[ \t]*:)(?=[^\s#/}])"
+    r"\n[ \t]+(?![\"']?-?\d+[\"']?[ \t]*:(?![/\d]))(?=[^\s#/}])"
     r"([^\n]*?)(?=[ \t]+(?:#|//)[ \t]|\n|\Z)"
 )
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -70,7 +72,7 @@ def read_entries(text: str, first_line: int, tell: Tell) -> list[Entry]:
         mark = _FRAME.match(text, at)
         if not mark:
             at = _line_end(text, at)
-            tell(line, "this line is no entry of the prompt schedule", 'Write `FRAME: "prompt"`.')
+            tell(line, "This line is no entry of the prompt schedule.", 'Write `FRAME: "prompt"`.')
             continue
         prompt, at = _prompt(text, mark.end(), line, tell)
         if prompt is not None:
@@ -89,7 +91,7 @@ def _prompt(text: str, at: int, line: int, tell: Tell) -> tuple[str | None, int]
         stop = min(following.start() if following else len(text), at + MAX_PROMPT)
         match = _STRING[quote].match(text, at, stop)
         if not match:
-            tell(line, f"the quote {quote} of this prompt is never closed", "Close the quote.")
+            tell(line, f"The quote {quote} of this prompt is never closed.", "Close the quote.")
             return None, _line_end(text, at)
         return _ESCAPED.sub(_unescaped, match[1]), match.end()
     end = _BARE_END.search(text, at)
@@ -128,7 +130,7 @@ def shots_of_entries(
         if frame in usable:
             tell(
                 entry.line,
-                f"frame {frame} is already on line {usable[frame].line}, which is left out",
+                f"Frame {frame} is already on line {usable[frame].line}, which is left out.",
                 "Give one of the two another frame, or remove it.",
             )
         usable[frame] = entry
@@ -147,7 +149,7 @@ def _frame(entry: Entry, max_frames: int | None, tell: Tell) -> int | None:
     if value is None or value < 0 or value != int(value):
         tell(
             entry.line,
-            f"{entry.frame!r} is not a frame",
+            f"The prompt stands at {entry.frame!r}, which is not a frame.",
             "Write a whole number from 0 before the prompt.",
         )
         return None
@@ -159,13 +161,13 @@ def _shot(
 ) -> Shot | None:
     text, negative, flags = split_flags(" ".join(entry.prompt.split()))
     if not text.strip(" ,.;"):
-        tell(entry.line, f"the prompt of frame {frame} is empty", "Write a prompt, or remove it.")
+        tell(entry.line, f"The prompt of frame {frame} is empty.", "Write a prompt, or remove it.")
         return None
     for part, what in ((text, "prompt"), (negative, "negative prompt")):
         if bracket := unbalanced(part):
             tell(
                 entry.line,
-                f"the {what} of frame {frame} has a '{bracket}' without a partner",
+                f"The {what} of frame {frame} has a '{bracket}' without a partner.",
                 "Close or remove the bracket; write \\( for a plain one.",
             )
             return None

@@ -90,7 +90,7 @@ def read_outline(name: str, text: str, tell: Tell) -> list[Shot]:
     if not drafts:
         tell(
             1,
-            "no shot is found in this storyboard",
+            "No shot is found in this storyboard.",
             "Give each shot a heading such as `## Shot 1`.",
         )
     return shots_of_drafts(name, drafts, tell)

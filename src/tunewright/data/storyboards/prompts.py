@@ -26,6 +26,8 @@ _NUMBERS: Mapping[str, tuple[str, type]] = {
 }
 _RATIO_FLAGS = frozenset({"ar", "aspect"})
 _WEIGHT = re.compile(r"\s*:\s*[+-]?(?:\d+\.?\d*|\.\d+)\s*(?=[)\]])")
+_RATIO = re.compile(r"(?<![\d:.])(?:16:9|21:9|9:16|[12]\.\d{1,2}:1)(?=\s*[)\]])")
+"""An aspect ratio in brackets, which is no word with a weight."""
 MAX_NESTING = 12
 """Brackets inside each other that are taken off; more stay."""
 _CLOSING = {")": "(", "]": "[", "}": "{"}
@@ -91,7 +93,7 @@ def without_weights(text: str) -> str:
 
     An aside in round brackets, with a space and a word before it and no weight, stays: `Bea (81) waits`.
     """
-    plain = _WEIGHT.sub("\0", text)
+    plain = _WEIGHT.sub("\0", _RATIO.sub(lambda match: match[0].replace(":", "\1"), text))
     previous = ""
     for _ in range(MAX_NESTING):
         if plain == previous:
@@ -100,7 +102,7 @@ def without_weights(text: str) -> str:
         plain = re.sub(r"\(([^()\[\]]*)\0\)|\[([^()\[\]]*)\0?\]", _inside, plain)
         plain = re.sub(r"\(\(([^()\[\]]*)\)\)", _inside, plain)
         plain = re.sub(r"(?<![\w.!?’'\"]\s)(?<![\w\\])\(([^()\[\]]*)(?<!\\)\)", _inside, plain)
-    plain = re.sub(r"\\([()\[\]{}])", r"\1", plain.replace("\0", ""))
+    plain = re.sub(r"\\([()\[\]{}])", r"\1", plain.replace("\0", "").replace("\1", ":"))
     return re.sub(r"\s+", " ", plain).strip()
 
 

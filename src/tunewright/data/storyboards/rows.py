@@ -49,19 +49,24 @@ def rows_of(shots: Sequence[Shot], options: StoryboardSection, seed: int) -> Row
         if kept.take(row):
             made[n].append(row)
         else:
-            notes[n] = f"{shots[n].source_id} is nearly the same as another shot and is left out"
+            notes[n] = f"Shot {shots[n].source_id} is nearly the same as another and is left out."
     for n in ranked:
         if made[n]:
             made[n] += _variations(readings[n], options, seed, kept)
-            missing = options.augmentation_factor - len(made[n])
-            if missing:
-                notes[n] = (
-                    f"{missing} of {options.augmentation_factor - 1} variations of {shots[n].source_id} "
-                    "could not be made different enough"
-                )
+            if len(made[n]) < options.augmentation_factor:
+                notes[n] = _few(shots[n], len(made[n]), options.augmentation_factor)
     return Rows(
         [row for n in range(len(shots)) for row in made[n]],
         tuple(notes[n] for n in sorted(notes)),
+    )
+
+
+def _few(shot: Shot, count: int, wanted: int) -> str:
+    """Return the note on a shot that has fewer rows than wanted."""
+    rows = f"{count:,} row{'' if count == 1 else 's'}"
+    return (
+        f"Shot {shot.source_id} has {rows} instead of {wanted:,}: "
+        "no more variations could be made different enough."
     )
 
 

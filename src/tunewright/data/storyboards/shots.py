@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from tunewright.data.storyboards.aspect import ratio_of_prompt
 from tunewright.data.storyboards.deforum import read_settings, settings_key
 from tunewright.data.storyboards.fountain import is_fountain, read_fountain
 from tunewright.data.storyboards.key_frames import is_schedule, read_entries, shots_of_entries
 from tunewright.data.storyboards.outlines import is_outline, read_outline
+from tunewright.data.storyboards.prompts import without_weights
 from tunewright.data.storyboards.shot import Parameter, Shot, Tell, teller
 from tunewright.data.storyboards.tables import is_shot_list, read_table
 from tunewright.errors import Problem
@@ -35,9 +37,9 @@ def recognise(name: str, head: str) -> str | None:
 def read_shots(name: str, text: str, report: Callable[[Problem], None], where: str) -> list[Shot]:
     """Return the shots of a storyboard in the order of the file, or of their frames.
 
-    Everything that cannot be used is reported as E_DATA_ROW with `{where}:{line}` and left out: empty
-    prompts, frames that are no numbers, a frame given twice (the last counts), weights whose brackets do
-    not match. A text of no form that is known is reported as a whole.
+    Everything that cannot be used is left out and reported as E_DATA_ROW with `{where}:{line}`, in the
+    order of lines: empty prompts, frames that are no numbers, a frame given twice (the last counts),
+    weights whose brackets do not match. A text of no form that is known is reported as a whole.
 
     Args:
         name: File name; becomes part of `source_id`.
@@ -46,16 +48,32 @@ def read_shots(name: str, text: str, report: Callable[[Problem], None], where: s
         where: How problems name the file.
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    tell = teller(report, where)
+    problems: list[Problem] = []
+    tell = teller(problems.append, where)
+    shots = _shots(name, text, tell)
+    for problem in sorted(problems, key=lambda one: int(one.where.rpartition(":")[2])):
+        report(problem)
+    return shots
+
+
+def _shots(name: str, text: str, tell: Tell) -> list[Shot]:
     form = _form(name, text[:HEAD_CHARACTERS]) or _by_suffix(name, text)
     if not form:
         tell(
             1,
-            "this is none of the storyboards that are known",
+            "This is none of the storyboards that are known.",
             "Give Deforum settings, a prompt schedule, a shot list, an outline or a screenplay.",
         )
         return []
-    return [shot for shot in _READERS[form[0]](name, text, tell) if _encodable(shot, tell)]
+    shots = _READERS[form[0]](name, text, tell)
+    return [_with_ratio(shot) for shot in shots if _encodable(shot, tell)]
+
+
+def _with_ratio(shot: Shot) -> Shot:
+    """Return the shot with the aspect ratio that its words ask for: they stay in every row of it."""
+    words = ", ".join((shot.text, *shot.tags, shot.style))
+    ratio = ratio_of_prompt(words) or ratio_of_prompt(without_weights(words))
+    return replace(shot, parameters={**shot.parameters, "aspect_ratio": ratio}) if ratio else shot
 
 
 def _form(name: str, head: str) -> tuple[str, str] | None:
@@ -99,7 +117,7 @@ def _schedule(name: str, text: str, tell: Tell) -> list[Shot]:
     rate = re.search(r"^[ \t]*(?:#|//).*?\b(\d{1,3})\s?fps\b", text, re.MULTILINE | re.IGNORECASE)
     shots = shots_of_entries(read_entries(text, 1, tell), name, tell, length)
     if not shots and not text.strip(" \n\t{}"):
-        tell(1, "the prompt schedule is empty", 'Write `0: "prompt"`.')
+        tell(1, "The prompt schedule is empty.", 'Write `0: "prompt"`.')
     if not rate:
         return shots
     fps: Mapping[str, Parameter] = {"fps": int(rate[1])}
@@ -120,6 +138,6 @@ def _encodable(shot: Shot, tell: Tell) -> bool:
     parts = [shot.text, shot.negative, shot.style, shot.scene, *shot.tags]
     parts += [value for value in shot.parameters.values() if isinstance(value, str)]
     if any(_SURROGATE.search(part) for part in (shot.source_id, *parts)):
-        tell(shot.line, "the shot has half of a character (a lone surrogate)", "Write it again.")
+        tell(shot.line, "The shot has half of a character (a lone surrogate).", "Write it again.")
         return False
     return True

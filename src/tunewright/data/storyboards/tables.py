@@ -92,10 +92,11 @@ def _rows(text: str, delimiter: str, tell: Tell) -> Iterator[tuple[int, list[str
             return
         except csv.Error as fault:
             last = reader.line_num
+            lines = f"Lines {begin} to {last}" if last > begin else f"Line {begin}"
             tell(
                 begin,
-                f"lines {begin} to {last} cannot be read as a row: {fault}",
-                "Check the quotes on the first of them.",
+                f"{lines} cannot be read as a row: {fault}.",
+                f"Check the quotes on line {begin}.",
             )
             continue
         if any(cell.strip() for cell in row):
@@ -109,7 +110,7 @@ def _drafts(
     if "description" not in roles.values():
         tell(
             line,
-            "no column of this shot list describes the picture",
+            "No column of this shot list describes the picture.",
             "Name one of them `description`.",
         )
         return []
@@ -117,7 +118,7 @@ def _drafts(
         _draft(header, roles, row, begin) for begin, row in rows if _fits(row, header, begin, tell)
     ]
     if not drafts:
-        tell(line, "the shot list has no shots", "Add a row for each shot.")
+        tell(line, "The shot list has no shots.", "Add a row for each shot.")
     return drafts
 
 
@@ -136,7 +137,7 @@ def _fits(row: list[str], header: Sequence[str], line: int, tell: Tell) -> bool:
         return True
     tell(
         line,
-        f"the row has {len(row)} cells, the first line has {len(header)}",
+        f"The row has {len(row)} cells, the first line has {len(header)}.",
         "Put quotes around cells with the delimiter in them.",
     )
     return False
@@ -163,7 +164,7 @@ def shots_of_drafts(name: str, drafts: Sequence[Draft], tell: Tell) -> list[Shot
 def _shot(name: str, label: str, draft: Draft, tell: Tell) -> Shot | None:
     text, negative, flags = split_flags(" ".join(draft.values.get("description", "").split()))
     if not text.strip(" ,.;"):
-        tell(draft.line, f"shot {label} has no description", "Describe it, or remove the shot.")
+        tell(draft.line, f"Shot {label} has no description.", "Describe it, or remove the shot.")
         return None
     negative = ", ".join(
         part for part in (as_negative(draft.values.get("negative", "")), negative) if part
@@ -173,7 +174,7 @@ def _shot(name: str, label: str, draft: Draft, tell: Tell) -> Shot | None:
         if bracket:
             tell(
                 draft.line,
-                f"shot {label} has a weight and a '{bracket}' without a partner",
+                f"Shot {label} has a weight and a '{bracket}' without a partner.",
                 "Close or remove the bracket.",
             )
             return None

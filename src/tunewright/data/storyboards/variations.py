@@ -115,9 +115,9 @@ def original(reading: Reading, options: StoryboardSection, rng: Random) -> dict[
     draw = _Draw(
         reading.ideas[0],
         shot.text,
-        reading.camera or wording.standalone(_words(shot, "camera")),
-        reading.lens or wording.standalone(_words(shot, "lens")),
-        wording.standalone(_words(shot, "light")),
+        _own("camera", reading),
+        _own("lens", reading),
+        _own("light", reading),
     )
     return _row(reading, draw, options, rng, 0)
 
@@ -130,19 +130,17 @@ def variation(
     text, ideas = shot.text, reading.ideas
     amount = rng.choice(("terse", "plain", "plain", "long")) if "length" in vary else "plain"
     if amount == "terse":
-        text = wording.shortened(
-            text, (reading.camera, reading.lens, wording.given_style(text)), rng
-        )
+        text = wording.shortened(text, rng)
         # the idea must not name what is no longer there
         ideas = tuple(wording.ideas(text, shot.scene))
     if "order" in vary:
         text = wording.reordered(text, rng)
     look = _drawn("style", reading, rng) if "style" in vary else ""
-    lens = reading.lens or _varied("lens", reading, vary, rng)
+    lens = _given_or_drawn("lens", reading, vary, rng)
     draw = _Draw(
         rng.choice(ideas),
         text,
-        reading.camera or _varied("camera", reading, vary, rng),
+        _given_or_drawn("camera", reading, vary, rng),
         lens,
         _light(reading, vary, look, rng),
         look,
@@ -153,10 +151,18 @@ def variation(
     return _row(reading, draw, options, rng, number)
 
 
-def _varied(kind: str, reading: Reading, vary: Sequence[str], rng: Random) -> str:
-    if kind in vary:
-        return _drawn(kind, reading, rng)
-    return wording.standalone(_words(reading.shot, kind))
+def _given_or_drawn(kind: str, reading: Reading, vary: Sequence[str], rng: Random) -> str:
+    """Return what the shot says, in its text or in a field; only what it leaves open is drawn."""
+    if own := _own(kind, reading):
+        return own
+    # "same as 1A" alone names what is not known here, and nothing else would be true
+    return _drawn(kind, reading, rng) if kind in vary and not _words(reading.shot, kind) else ""
+
+
+def _own(kind: str, reading: Reading) -> str:
+    """Return the shot's own camera, lens or light; the text goes before the field."""
+    named = {"camera": reading.camera, "lens": reading.lens}.get(kind, "")
+    return named or wording.standalone(_words(reading.shot, kind))
 
 
 def _drawn(kind: str, reading: Reading, rng: Random) -> str:
@@ -178,14 +184,14 @@ def _details(reading: Reading, lens: str, rng: Random) -> tuple[str, ...]:
 
 def _light(reading: Reading, vary: Sequence[str], look: str, rng: Random) -> str:
     """Return the shot's own light, alone or with a quality added, or a light that agrees with the shot."""
-    own = wording.standalone(_words(reading.shot, "light"))
+    own = _own("light", reading)
     if "light" not in vary:
         return own
     found = [p.say for p in reading.choices["light"] if not p.avoid & facts_in(look)]
     added = rng.choice(found) if found else ""
     if not own:
         return added
-    return rng.choice((own, f"{own}, {added}" if added else own, added or own))
+    return rng.choice((own, f"{own}, {added}" if added else own))
 
 
 def _words(shot: Shot, name: str) -> str:

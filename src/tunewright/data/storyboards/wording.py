@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from random import Random
 
+from tunewright.data.storyboards.aspect import ratio_of_prompt
 from tunewright.data.storyboards.facts import facts_in, patterns
 from tunewright.data.storyboards.prompts import clauses, without_weights
 
@@ -29,6 +30,7 @@ _TECHNICAL = frozenset(
         "lit",
     }
 )
+_KEPT = frozenset({"static", "moving", "lit", "hard", "soft", "mono", "drawn", "photo"})
 _LEANING = re.compile(
     r"(?:and|but|or|nor|then|which|who|whose|that|it|its|his|her|their|he|she|they|as|so|while|with|one of|"
     r"another|also|too|behind|below|above|beyond|ahead|inside|outside|each|both|this|these)\b",
@@ -38,6 +40,11 @@ _TECHNICAL_WEIGHT = re.compile(r" ?\(([^()]*):[\d.]+\)(?=[,.;]|$)")
 _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"”’)]*\s+(?=[\"“‘(]*[A-Z])")
 _RELATIVE = re.compile(r"\b(?:same|as before|as above|as in|ditto)\b", re.IGNORECASE)
 _LENS = re.compile(r"\b\d{1,3}(?:[-–]\d{1,3})? ?mm\b(?! (?:film|still|stock|photo))", re.IGNORECASE)
+_LENS_KIND = re.compile(
+    r"\b(?:(?:ultra[- ]?)?wide(?:[- ]angle)?|fish-?eye|telephoto|long|macro|anamorphic|tilt-shift|prime|"
+    r"portrait|vintage) lens(?:es)?\b|\b(?:fish-?eye|telephoto)\b",
+    re.IGNORECASE,
+)
 
 
 def is_prose(text: str) -> bool:
@@ -85,9 +92,8 @@ def _if_not_technical(match: re.Match[str]) -> str:
 
 def _technical(clause: str) -> bool:
     """Return whether a clause is only about how a picture is taken or made."""
-    return (bool(facts_in(clause) & _TECHNICAL) or bool(_LENS.search(clause))) and len(
-        clause.split()
-    ) <= 4
+    said = facts_in(clause) & _TECHNICAL or given_lens(clause) or ratio_of_prompt(clause)
+    return bool(said) and len(clause.split()) <= 4
 
 
 def given_camera(text: str) -> str:
@@ -99,8 +105,11 @@ def given_camera(text: str) -> str:
 
 
 def given_lens(text: str) -> str:
-    """Return the focal length that a text itself names, "" if it does not; a film gauge is none."""
-    match = _LENS.search(text)
+    """Return the focal length or kind of lens that a text itself names, "" if it names none.
+
+    A film gauge is no focal length.
+    """
+    match = _LENS.search(text) or _LENS_KIND.search(text)
     return match[0] if match else ""
 
 
@@ -140,20 +149,39 @@ def reordered(text: str, rng: Random) -> str:
     return ", ".join(clause for group in (*groups[:1], *later) for clause in group)
 
 
-def shortened(text: str, keep: Sequence[str], rng: Random) -> str:
+def shortened(text: str, rng: Random) -> str:
     """Return a text without some of its last clauses or sentences; at least six tenths of it stay.
 
-    No part with one of the words to keep is left out.
+    A part that names camera, lens, light, style or aspect ratio is not left out. Of a list of clauses
+    the one before it may be, but not one that the next leans on; sentences go from the end only.
     """
     prose = is_prose(text)
     parts = sentences(text) if prose else clauses(text)
     words = sum(len(part.split()) for part in parts)
     for _ in range(rng.randint(1, 2)):
-        left = sum(len(part.split()) for part in parts[:-1])
-        kept = any(word.lower() in parts[-1].lower() for word in keep if word)
-        if len(parts) > 1 and left * 10 >= words * 6 and not kept:
-            parts = parts[:-1]
+        loose = _loose(parts, prose=prose)
+        left = [part for number, part in enumerate(parts) if number != loose]
+        if loose and sum(len(part.split()) for part in left) * 10 >= words * 6:
+            parts = left
     return (" " if prose else ", ").join(parts)
+
+
+def _loose(parts: Sequence[str], *, prose: bool) -> int:
+    """Return the number of the last part that may be left out, 0 if there is none."""
+    last = len(parts) - 1
+    for number in range(last, 0, -1):
+        leant_on = number < last and _LEANING.match(without_weights(parts[number + 1]))
+        if not _keeps(parts[number]) and not leant_on:
+            return number
+        if prose:
+            return 0
+    return 0
+
+
+def _keeps(part: str) -> bool:
+    """Return whether a part of a text says what every row of its shot must say."""
+    said = facts_in(part) & _KEPT or given_lens(part) or ratio_of_prompt(part)
+    return bool(said)
 
 
 def joined(parts: Sequence[str], *, prose: bool) -> str:

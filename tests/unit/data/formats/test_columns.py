@@ -95,9 +95,57 @@ def test_any_names_are_quoted(row):
     assert set(columns.values()) <= row.keys()
 
 
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"rejected": "a long bad answer", "chosen": "a long good answer"}, "text: chosen"),
+        ({"rejected": "a long bad answer", "id": "7"}, "text: id"),
+        ({"Prompt": "q", "Chosen": "a", "Rejected": "b"}, "{prompt: Prompt, completion: Chosen}"),
+        ({"ask": "what?", "chosen": "long " * 9}, "{prompt: ask, completion: chosen}"),
+        ({"chosen": [{"role": "user"}], "rejected": [{"role": "user"}]}, "messages: chosen"),
+    ],
+)
+def test_a_rejected_answer_is_never_suggested_and_a_chosen_one_is_no_prompt(row, wanted):
+    typed = suggest(list(row), [row]).replace("=", ": ")
+    assert wanted in typed.replace("columns.", "columns: ")
+    assert "ejected" not in typed
+    reverse = suggest(list(row)[::-1], [row]).replace("=", ": ")
+    assert reverse == typed
+
+
+def test_columns_that_a_row_may_lack():
+    columns = {"prompt": "q", "completion": "a", "system": "sys", "input": "context"}
+    row = {"q": "x", "a": "y", "input": "not this"}
+    assert apply_columns(row, columns) == {
+        "prompt": "x",
+        "completion": "y",
+        "input_column": "not this",
+    }
+    for role in ("prompt", "completion", "messages", "conversations", "text", "instruction", "output", "chosen",
+                 "rejected"):  # fmt: skip
+        with pytest.raises(ValueError, match="there is no column 'none'"):
+            apply_columns(row, {role: "none"})
+    renamed = {}
+    apply_columns(row, {"input": "q"}, renamed)
+    assert renamed == {"input": "input_column"}
+
+
+def test_a_message_names_some_of_many_columns():
+    row = {f"c{n}": n for n in range(5000)}
+    with pytest.raises(ValueError, match=r"c18, c19, and 4,980 more$"):
+        apply_columns(row, {"prompt": "x"})
+
+
 def test_the_issue_example():
     row = {"question": "q", "answer": "a"}
     assert (
         suggest(list(row), [row])
         == "--set 'prepare.columns={prompt: question, completion: answer}'"
+    )
+
+
+def test_two_short_columns_of_unknown_names_are_question_and_answer():
+    rows = [{"nr": "a1", "frage": "Wo?", "antwort": "Dort."}] * 3
+    assert suggest(list(rows[0]), rows) == (
+        "--set 'prepare.columns={prompt: frage, completion: antwort}'"
     )

@@ -1,9 +1,13 @@
 import json
+import shlex
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewright import load_config
+from tunewright.data.formats.changes import Changes
+from tunewright.data.formats.columns import apply_columns
 from tunewright.data.formats.forms import (
     RowError,
     canonical,
@@ -13,6 +17,7 @@ from tunewright.data.formats.forms import (
 )
 from tunewright.data.formats.tally import Tally, mixed
 from tunewright.data.formats.templates import fields_of, fill
+from tunewright.data.formats.varying import Varying
 from tunewright.models.chat import messages_of
 
 
@@ -75,10 +80,25 @@ def test_forms_are_told_by_columns(row, form):
             },
             {"messages": CHAT},
         ),
-        ({"text": "long"}, {"prompt": "", "completion": "long"}),
-        ({"prompt": "", "completion": "long"}, {"prompt": "", "completion": "long"}),
+        ({"text": "long"}, {"text": "long"}),
+        (
+            {"prompt": None, "completion": None, "text": "long"},
+            {"text": "long"},
+        ),
         ({"prompt": "p", "response": "c"}, {"prompt": "p", "completion": "c"}),
         ({"prompt": CHAT[:1], "completion": CHAT[1:]}, {"messages": CHAT}),
+        ({"prompt": "q", "completion": CHAT[1:]}, {"messages": CHAT}),
+        ({"prompt": "q", "completion": CHAT}, {"messages": CHAT}),
+        ({"prompt": CHAT[:1], "completion": [SYSTEM, *CHAT]}, {"messages": [SYSTEM, *CHAT]}),
+        (
+            {
+                "messages": [
+                    {**CHAT[0], "train": False, "weight": 0},
+                    {**CHAT[1], "train": True, "loss": 1.0},
+                ]
+            },
+            {"messages": CHAT},
+        ),
         ({"prompt": "q", "completion": "a", "system": "s"}, {"messages": [SYSTEM, *CHAT]}),
         ({"instruction": "i", "response": "o"}, {"instruction": "i", "input": "", "output": "o"}),
         (
@@ -121,12 +141,13 @@ def test_other_columns_are_kept_and_never_taken_for_text():
     row = {
         "prompt": "p", "completion": "c", "response": "other", "text": "t", "input": "i", "source": "web",
         "line": 3, "line_column": "taken", "source_id": "s1", "agent": "critic", "style": "noir", "empty": None,
+        "copy": 2, "origin": "scan",
     }  # fmt: skip
     found = canonical(row, "prompt-completion")
     assert found == {
         "prompt": "p", "completion": "c", "response_column": "other", "text_column": "t", "input_column": "i",
         "source_column": "web", "line_column_": 3, "line_column": "taken", "source_id": "s1", "agent": "critic",
-        "style": "noir",
+        "style": "noir", "copy_column": 2, "origin_column": "scan",
     }  # fmt: skip
     assert form_of(found) == "prompt-completion"
     kept = canonical({"messages": CHAT, "prompt": "x", "instruction": "y"}, "messages")
@@ -155,8 +176,9 @@ def test_a_prompt_template_gives_the_prompt():
     ("template", "words"),
     [
         ("Write {theme}.", "needs 'theme'; the columns are topic, none, nested, output"),
-        ("{topic.__class__}", "needs 'topic.__class__'"),
-        ("{topic[0]}", "needs 'topic[0]'"),
+        ("{topic.__class__}", "'{topic.__class__}': the name of a column stands alone"),
+        ("{topic[0]}", "'{topic[0]}': the name of a column stands alone"),
+        ("{a.b} {topic}", "without . and ["),
         ("{topic!r}", "with more or less than a column's name"),
         ("{topic:>9999999999}", "with more or less"),
         ("{}", "with more or less"),
@@ -178,6 +200,12 @@ def test_prompt_templates_are_filled_strictly(template, words):
 def test_prompt_templates_do_not_apply_to_every_form(form):
     with pytest.raises(RowError, match="does not apply"):
         canonical({"messages": CHAT}, form, prompt_template="x")
+
+
+def test_a_template_with_more_than_names_is_refused_as_such():
+    for template in ("{a.b}", "{a[0]}", "{a.__class__}"):
+        with pytest.raises(ValueError, match="stands alone"):
+            fields_of(template)
 
 
 @given(st.text(max_size=30), st.dictionaries(st.sampled_from(["a", "b c"]), st.text(max_size=5)))
@@ -225,6 +253,7 @@ def test_any_row_is_refused_or_can_be_trained_on(row, template):
         assert error.problems
         return
     if found.get("prompt") == "":
+        assert form == "text"
         assert found["completion"].strip()
         return
     turns = messages_of(found)
@@ -265,7 +294,7 @@ def test_preference_data_that_is_wrong(row, words):
     ("row", "role"),
     [
         ({"prompt": "q", "chosen": "a", "rejected": "b"}, "completion"),
-        ({"chosen": "Human: q Assistant: a", "rejected": "Human: q Assistant: b"}, "completion"),
+        ({"chosen": "Human: q Assistant: a", "rejected": "Human: q Assistant: b"}, "text"),
         ({"chosen": CHAT, "rejected": talk(("user", "q"), ("assistant", "b"))}, "messages"),
         (
             {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": talk(("assistant", "b"))},
@@ -278,6 +307,97 @@ def test_preference_data_that_is_right_is_told_apart(row, role):
     assert preference_fix(row) == f"--set prepare.columns.{role}=chosen"
     with pytest.raises(RowError, match=f"prepare.columns.{role}=chosen"):
         canonical(row, "preference")
+
+
+def test_the_first_user_turn_that_repeats_the_prompt_is_there_once():
+    row = {"prompt": "q", "chosen": CHAT, "rejected": talk(("user", "q"), ("assistant", "b"))}
+    validate_preference(row)
+    with pytest.raises(RowError, match="second user turn"):
+        validate_preference({**row, "prompt": "another question"})
+    other = talk(("user", "q"), ("assistant", "x"), ("user", "y"), ("assistant", "b"))
+    with pytest.raises(RowError, match="do not share their prompt"):
+        validate_preference({**row, "rejected": other})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {"chosen": "Human: q Assistant: a", "rejected": "Human: q Assistant: b"},
+        {"chosen": CHAT, "rejected": talk(("user", "q"), ("assistant", "b"))},
+        {"prompt": "q", "chosen": CHAT, "rejected": talk(("user", "q"), ("assistant", "b"))},
+        {"prompt": "q", "chosen": CHAT[1:], "rejected": talk(("assistant", "b"))},
+        {"prompt": CHAT[:1], "chosen": CHAT[1:], "rejected": talk(("assistant", "b"))},
+        {"prompt": CHAT[:1], "chosen": CHAT, "rejected": talk(("user", "q"), ("assistant", "b"))},
+        {"system": "s", "question": "q", "chosen": "a", "rejected": "b"},
+        {"instruction": "i", "input": "x", "chosen": "a", "rejected": "b"},
+        {"prompt": None, "chosen": "a text", "rejected": "b"},
+    ],
+)
+def test_what_is_advised_for_preference_data_makes_rows(row):
+    validate_preference(row)
+    _, value = shlex.split(preference_fix(row))
+    columns = load_config("preset:demo", [value]).prepare.columns
+    found = apply_columns(row, columns)
+    made = canonical(found, form_of(found))
+    answer = row["chosen"] if isinstance(row["chosen"], str) else "a"
+    turns = messages_of(made)
+    assert turns[-1] == {"role": "assistant", "content": answer}
+    asked = [turn["content"] for turn in turns if turn["role"] == "user"]
+    raw = "text" in made
+    assert len(asked) == (0 if raw else 1)
+    assert raw == (not {"prompt", "question", "instruction"} & {k for k in row if row[k]}
+                   and isinstance(row["chosen"], str))  # fmt: skip
+
+
+def test_columns_with_new_names_and_keys_that_are_left_out_are_counted():
+    changes = Changes()
+    turns = [
+        {"role": "user", "content": "q", "name": "Ann", "train": True, "weight": 0},
+        {"role": "assistant", "content": "a", "reasoning_content": "r", "weight": 1, "name": None,
+         "tool_calls": [], "end": False},
+    ]  # fmt: skip
+    row = {"messages": turns, "copy": 1, "text": "t"}
+    for _ in range(2):
+        canonical(row, "messages", changes=changes)
+    sharegpt = [
+        {"from": "human", "value": "q"},
+        {"from": "gpt", "value": "a", "name": "Bo", "weight": 1},
+    ]
+    canonical({"conversations": sharegpt}, "messages", changes=changes)
+    with pytest.raises(RowError):
+        canonical({"messages": [*turns, turns[0]]}, "messages", changes=changes)
+    assert changes.notes() == [
+        "columns renamed: copy -> copy_column, text -> text_column",
+        "messages have keys that are left out: name (3 times), train (2 times), "
+        "reasoning_content (2 times), end (2 times)",
+    ]
+    assert Changes().notes() == []
+
+
+def test_keys_of_messages_are_counted_in_bounded_memory():
+    changes = Changes()
+    changes.leave_out(f"key{n}" for n in range(5000))
+    assert len(changes.left_out) == 201
+    assert changes.left_out.total() == 5000
+    assert "and 181 more" in changes.notes()[0]
+
+
+def test_columns_that_change_their_type_or_are_not_in_all_rows():
+    varying = Varying()
+    for line in range(1, 101):
+        row = {"text": "t", "tags": "x" if line < 60 else ["x"], "n": line / 2 if line % 2 else 1}
+        varying.add({**row, "late": None if line < 90 else True}, line)
+    assert varying.notes(one_form=True) == [
+        "columns whose type changes: tags is text from line 1 and a list from line 60",
+        "columns that only some rows have: late (11 of 100 rows, first on line 90)",
+    ]
+    assert len(varying.notes(one_form=False)) == 1
+    assert Varying().notes(one_form=True) == []
+    for line in range(1000):
+        varying.add({f"c{line}": 1}, line)
+    assert "late (11 of 1,100 rows" in varying.notes(one_form=True)[1]
+    assert "and 180 more" in varying.notes(one_form=True)[1]
 
 
 def test_mixed_forms_are_counted_with_their_first_line():
