@@ -5,7 +5,7 @@ also need a run of characters that is longer than the words of prose. So prose c
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 _START = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"
@@ -21,8 +21,8 @@ _PREFIXED: tuple[tuple[str, str, str], ...] = (
     ("OpenAI key", "sk-svcacct-", r"[\w-]{32,}"),
     ("OpenAI key", "sk-admin-", r"[\w-]{32,}"),
     ("OpenAI key", "sk-", r"[A-Za-z0-9]{32,64}"),
-    ("AWS access key", "AKIA", r"[A-Z2-7]{16}"),
-    ("AWS access key", "ASIA", r"[A-Z2-7]{16}"),
+    ("AWS access key", "AKIA", r"[A-Z0-9]{16}"),
+    ("AWS access key", "ASIA", r"[A-Z0-9]{16}"),
     ("GitHub token", "ghp_", r"[A-Za-z0-9]{36,}"),
     ("GitHub token", "gho_", r"[A-Za-z0-9]{36,}"),
     ("GitHub token", "ghu_", r"[A-Za-z0-9]{36,}"),
@@ -93,12 +93,26 @@ _ASSIGNED = (
     r"|auth[_-]?token|access[_-]?token)[\"']?\s{0,3}(?:=>|:=|=|:)\s{0,3}"
     r"(?P<quote>[\"']?)(?P<secret>[^\s\"'<>(){}\[\],;$|`]{8,200}+)(?![(\[{<$])"
 )
+KEY_BLOCK = "private key"
+AWS = "AWS secret key"
+_AWS_SECRET = r"(?<![A-Za-z0-9/+])(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
+_AWS_ID = r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])"
+_GAP = r"(?:\s|\\[nrt]|[\"',>#*|]){0,40}+"
+"""What stands between the lines of a key: line breaks, also written out, quotes, marks of a citation."""
+_KEY_FIELDS = r"(?:[A-Z][A-Za-z-]{2,20}: [^\n\\]{0,120}(?:\n|\\n)\s*){0,5}"
+_KEY_BEGIN = (
+    r"(?:[A-Za-z0-9+/=]{16}|MI[A-Z]{1,2}[A-Za-z0-9+/]{2}|b3BlbnNz"
+    rf"|[A-Za-z0-9+/=]{{8,15}}+(?={_GAP}-----END))"
+)
+"""A long run of base 64, or how a key of DER or OpenSSH begins, or a short run with the closing line after it."""
 _CONTEXT: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
-        "private key",
-        ("PRIVATE KEY",),
+        KEY_BLOCK,
+        ("private key",),
         r"(?P<secret>-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-        r"(?:\s|\\[nr]|[A-Za-z0-9+/=:,. -]){64,}+)",
+        rf"{_GAP}{_KEY_FIELDS}{_KEY_BEGIN}[A-Za-z0-9+/=]*+"
+        rf"(?:{_GAP}[A-Za-z0-9+/=]{{16,}}+)*+(?:{_GAP}[A-Za-z0-9+/=]{{1,64}}+(?={_GAP}(?:=|-----END)))?+"
+        rf"(?:{_GAP}=[A-Za-z0-9+/]{{4}})?+(?:{_GAP}-----END [A-Z0-9 ]{{0,40}}-----)?+)",
     ),
     (
         "W&B key",
@@ -107,10 +121,15 @@ _CONTEXT: tuple[tuple[str, tuple[str, ...], str], ...] = (
         r"(?<![0-9A-Za-z])(?P<secret>[0-9a-f]{40})(?![0-9A-Za-z])",
     ),
     (
-        "AWS secret key",
-        ("aws",),
-        r"(?i:aws)[^\n]{0,30}?(?i:secret|key)[^\n]{0,20}?[\"'\s:=]"
-        r"(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])",
+        AWS,
+        ("aws", "secret"),
+        rf"(?i:aws[^\n]{{0,30}}?(?:secret|key)|secret[ _-]?access[ _-]?key)[^\n]{{0,30}}?{_AWS_SECRET}",
+    ),
+    (AWS, ("AKIA", "ASIA"), rf"{_AWS_ID}[^\n]{{0,120}}?(?:\n[^\n]{{0,120}}?)?{_AWS_SECRET}"),
+    (
+        AWS,
+        ("AKIA", "ASIA"),
+        rf"{_AWS_SECRET}(?=[^\n]{{0,120}}(?:\n[^\n]{{0,120}})?(?<![A-Za-z0-9]){_AWS_ID})",
     ),
     (
         "Cohere key",
@@ -169,7 +188,7 @@ _CONTEXT: tuple[tuple[str, tuple[str, ...], str], ...] = (
         IN_URL,
         ("://",),
         r"(?i)(?<![a-z0-9])[a-z][a-z0-9+.-]{1,20}://[^\s/:@\"'<>]{0,100}:"
-        r"(?P<secret>[^\s/@\"'<>]{3,200})@[a-z0-9\[]",
+        r"(?P<secret>[^\s/@\"'<>]{2,200})@[a-z0-9\[]",
     ),
     (ASSIGNED, ("passw", "passphrase", "pwd", "key", "secret", "token"), _ASSIGNED),
 )
@@ -182,7 +201,7 @@ _DISCORD_MARKERS = ("MT", "Mj", "Mz", "ND", "NT", "Nj", "Nz", "OD", "OT")
 """A Discord token starts with a decimal number in base 64: these are its first digit."""
 
 _URL_PLACEHOLDERS = frozenset(
-    ["pass", "password", "passwd", "pwd", "pw", "secret", "token", "user", "username", "key"]
+    ["pass", "password", "passwd", "pwd", "secret", "token", "user", "username", "key"]
 )
 _PLACEHOLDER = re.compile(
     r"(?i)example|placeholder|your|x{4}|\*{3}|\.{3}|\$\{|\{\{|1234567890abc|redacted"
@@ -193,8 +212,11 @@ _EMAIL = re.compile(
 _NO_ADDRESS = re.compile(
     r"(?i)@(?:[a-z0-9-]+\.)*(?:example(?:\.(?:com|org|net))?|test|invalid|localhost)$"
 )
+_IN_USERINFO = re.compile(r"://[^\s/@\"'<>]*$")
 MIN_MIXED = 6
 """Different characters that a secret has at least; fewer is a row of x or zeros."""
+TOKEN = 20
+"""Characters that a token has at least."""
 LONG = 200
 """Characters from which a secret is a key block, in which a placeholder's letters may occur by chance."""
 
@@ -232,17 +254,21 @@ def secrets_in(text: str) -> list[Found]:
 
 
 def emails_in(text: str) -> list[Found]:
-    """Return the e-mail addresses of a text in order; those of reserved domains are no addresses.
+    """Return the e-mail addresses of a text in order, but none of a secret or of a URL with a user name.
+
+    Those of reserved domains are no addresses.
 
     Source: RFC 2606 reserves example.com, .test and .invalid.
     """
     if "@" not in text:
         return []
-    return [
+    found = [
         Found("e-mail address", match.start(), match.end(), masked(match[0]))
         for match in _EMAIL.finditer(text)
         if not _NO_ADDRESS.search(match[0])
+        and not _IN_USERINFO.search(text, max(0, match.start() - 250), match.start())
     ]
+    return _apart(found, secrets_in(text)) if found else []
 
 
 def texts_in(value: object) -> Iterator[str]:
@@ -259,9 +285,13 @@ def texts_in(value: object) -> Iterator[str]:
 
 
 def masked(secret: str) -> str:
-    """Return a secret with all but a few characters hidden, so that its owner can tell which it is."""
-    head = min(5, len(secret) // 4)
-    tail = 2 if len(secret) >= 16 else 0
+    """Return a secret with all but a few characters hidden, so that its owner can tell which it is.
+
+    Of one shorter than a token, as people's passwords are, two characters are shown at most.
+    """
+    short = len(secret) < TOKEN
+    head = min(2 if short else 5, len(secret) // 4)
+    tail = 0 if short else 2
     return f"{secret[:head]}...{secret[len(secret) - tail :]}"
 
 
@@ -282,6 +312,8 @@ def _real(kind: str, match: re.Match[str]) -> bool:
         return secret.lower() not in _URL_PLACEHOLDERS and secret[0] not in "$%{"
     digits = any(c.isdigit() for c in secret)
     mixed = secret.upper() != secret and secret.lower() != secret
+    if kind == AWS and not mixed:
+        return False
     if kind == ASSIGNED:
         code = not match["quote"] and ("_" in secret or "." in secret)
         where = "://" in secret or secret[0] in "/~.%"
@@ -289,13 +321,13 @@ def _real(kind: str, match: re.Match[str]) -> bool:
     return (digits or mixed or secret.isupper()) and len(set(secret)) >= MIN_MIXED
 
 
-def _apart(found: Iterable[Found]) -> list[Found]:
-    """Return what does not overlap something that an earlier, more specific rule has found."""
-    kept: list[Found] = []
+def _apart(found: Iterable[Found], taken: Sequence[Found] = ()) -> list[Found]:
+    """Return what overlaps neither `taken` nor something that an earlier, more specific rule has found."""
+    kept = list(taken)
     for one in found:
         if all(one.end <= other.start or other.end <= one.start for other in kept):
             kept.append(one)
-    return kept
+    return kept[len(taken) :]
 
 
 _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
@@ -313,7 +345,9 @@ def _marked(rules: Iterable[int]) -> list[tuple[str, int]]:
     return [(marker, number) for number in sorted(rules) for marker in _TABLE[number][1]]
 
 
-_PROSE = tuple(number for number, rule in enumerate(_TABLE) if rule[0] == ASSIGNED)
+_PROSE = tuple(
+    number for number, rule in enumerate(_TABLE) if rule[0] in {KEY_BLOCK, IN_URL, ASSIGNED}
+)
 _FOLDED = frozenset(
     number
     for number, (_, markers, _) in enumerate(_TABLE)
@@ -324,4 +358,4 @@ _SHORT = _marked(_PROSE)
 _LOWER = _marked(_FOLDED.difference(_PROSE))
 _EXACT = _marked(set(range(len(_TABLE))) - _FOLDED)
 _LONG_RUN = re.compile(r"\s*+(?:\S{1,15}+\s++)*+\S{16}")
-"""Every secret but an assigned one is at least this long with what stands around it."""
+"""All other secrets are at least this long with what stands around them."""

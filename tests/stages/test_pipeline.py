@@ -371,3 +371,34 @@ def test_the_demo_keeps_its_promise(tmp_path):
     score = evaluation["facts"]["transfer_score"]
     assert score["score"] >= 60
     assert score["low"] > 40
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="needs ../shared/corpora, which a user's machine lacks"
+)
+@pytest.mark.parametrize("mode", ["standalone", "continuation"])
+def test_novels_are_prepared_in_both_modes(tmp_path, mode):
+    """Prepare refuses what is not covered; here: windows, whole files held out, inputs that fit."""
+    (tmp_path / "in").mkdir()
+    for file in sorted(SHARED.glob("*.txt"))[::5]:
+        shutil.copyfile(file, tmp_path / "in" / file.name)
+    config = {"name": "n", "prepare": {"source": str(tmp_path / "in"), "mode": mode}}
+    (tmp_path / "n.yaml").write_text(yaml.safe_dump(config))
+    done = tunewright("prepare", "n.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "runs" / "n" / "dataset"
+    rows = {}
+    sides = {"train": set(), "eval": set()}
+    for side, sources in sides.items():
+        for line in (folder / f"{side}.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            rows[row["source"], row["chunk"]] = row
+            sources.add(row["source"])
+    assert len(sides["train"] | sides["eval"]) == 6
+    assert not sides["train"] & sides["eval"]
+    assert json.loads((folder / "manifest.json").read_text())["facts"]["lengths"]["max"] <= 2000
+    for (source, chunk), row in rows.items():
+        before = rows.get((source, chunk - 1))
+        wanted = before["output"] if mode == "continuation" and before else ""
+        assert row["input"] == wanted

@@ -107,6 +107,7 @@ def compound(rng: random.Random) -> list[tuple[str, str, str, str]]:
         ("password or key", "OTHER_API_KEY=", "b5" + some(ALNUM, 30), "\n"),
         ("password or key", "{'client_secret': '", "c3" + some(ALNUM, 30), "'}"),
         ("private key", "", begin + body, "\n-----END"),
+        ("private key", "", begin + "MIIB" + some(ALNUM, 20), ""),
     ]
 
 
@@ -132,6 +133,102 @@ def test_every_shape_is_found_whole_named_and_masked(seed):
         assert secret not in found[0].shown
         hidden = len(secret) - len(found[0].shown.replace("...", ""))
         assert hidden >= 0.6 * len(secret)
+
+
+AWS_FRAMES = [
+    "aws_access_key_id = {id}\naws_secret_access_key = {key}\n",
+    "{id},{key}",
+    "{id}\n{key}",
+    "{key}\n{id}",
+    "user {key} has {id}",
+    '{{"AccessKeyId": "{id}", "SecretAccessKey": "{key}"}}',
+    "<AccessKeyId>{id}</AccessKeyId>\n<SecretAccessKey>{key}</SecretAccessKey>",
+    "The id is {id} and the secret is {key}.",
+    "export AWS_ACCESS_KEY_ID={id}; export AWS_SECRET_ACCESS_KEY={key}",
+]
+
+
+@pytest.mark.parametrize("frame", AWS_FRAMES)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_aws_secret_is_found_beside_its_id(frame, seed):
+    rng = random.Random(seed)
+    text = frame.format(id="AKIA" + draw(rng, UPPER, 16), key="aB3" + draw(rng, ALNUM + "/+", 37))
+    assert sorted(f.kind for f in secrets_in(text)) == ["AWS access key", "AWS secret key"]
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["secret_access_key: {}", "aws_secret {}", "SecretAccessKey={}", "secret access key {}"],
+)
+def test_the_aws_secret_is_found_by_its_name(frame):
+    key = "aB3" + draw(random.Random(2), ALNUM + "/+", 37)
+    assert [f.kind for f in secrets_in(frame.format(key))] == ["AWS secret key"]
+    assert secrets_in(f"the key is {key}") == []
+
+
+def test_a_hash_beside_an_aws_id_is_no_secret():
+    rng = random.Random(3)
+    text = f"AKIA{draw(rng, UPPER, 16)} at {hashlib.sha1(b'x').hexdigest()}"
+    assert [f.kind for f in secrets_in(text)] == ["AWS access key"]
+
+
+KEYS = [
+    ("RSA PRIVATE", "MIICXQIB" + "AAKBgQDa7"),
+    ("EC PRIVATE", "MHcCAQEE" + "IIrYSSNQ"),
+    ("PRIVATE", "MIIE" + "vQIBADAN"),
+    ("ENCRYPTED PRIVATE", "MIIFLTBX" + "BgkqhkiG9w0B"),
+    ("OPENSSH PRIVATE", "b3BlbnNz" + "aC1rZXktdjEAAAAA"),
+    ("OPENSSH PRIVATE", "b3BlbnNz"),
+    (
+        "RSA PRIVATE",
+        "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A1B\n\nq7Zk2m" + "Xw9LpR4tVb8N",
+    ),
+]
+
+
+@pytest.mark.parametrize("gap", ["\n", "\\n", " ", "\r\n    ", "\n> "])
+@pytest.mark.parametrize(("kind", "body"), KEYS)
+def test_short_keys_are_found_whole_and_cut_off_ones_too(kind, body, gap):
+    begin = KEY_LINE.format(kind)
+    ended = f"{begin}{gap}{body}{gap}-----END {kind} KEY-----"
+    (found,) = secrets_in(f"He wrote: {ended} and left it there.")
+    assert f"He wrote: {ended} and"[found.start : found.end] == ended
+    cut = f"{begin}{gap}{body}"
+    (found,) = secrets_in(cut)
+    assert (found.kind, found.end) == ("private key", len(cut))
+    assert body not in found.shown
+
+
+def test_a_pgp_key_is_found_whole():
+    rng = random.Random(4)
+    lines = "\n".join(draw(rng, ALNUM + "+/", 64) for _ in range(3))
+    begin = KEY_LINE.format("PGP PRIVATE").replace("KEY", "KEY BLOCK")
+    end = begin.replace("BEGIN", "END")
+    head = "Version: GnuPG v2\nComment: made at home (2019)\n\n"
+    for text in (f"{begin}\n\n{lines}", f"{begin}\n{head}{lines}\nab=\n=x7Qa\n{end}"):
+        (found,) = secrets_in(f"{text}\nHe slept.")
+        assert (found.start, found.end) == (0, len(text))
+
+
+@pytest.mark.parametrize("kind", ["RSA PRIVATE", "OPENSSH PRIVATE", "PRIVATE"])
+@pytest.mark.parametrize("body", ["...", "<your key>", "your-key-here", "", "[base64]", "KEY"])
+def test_a_key_block_without_a_key_is_no_secret(kind, body):
+    assert secrets_in(f"{KEY_LINE.format(kind)}\n{body}\n-----END {kind} KEY-----") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgres://bob:pw@host",
+        "postgres://bob:pw@db.host.com/x",
+        "see https://ann:h7kk2@mail.host.org now",
+        "password='abc123def@mail.host.org'",
+        "ftp://a:pw@h.io",
+    ],
+)
+def test_what_is_in_a_secret_is_no_address_as_well(text):
+    assert len(secrets_in(text)) == 1
+    assert emails_in(text) == []
 
 
 @pytest.mark.parametrize("frame", ["{}", '"{}"', "'{}',", "`{}`", "({})", "x={}&y=1", "a\\n{}\\nb"])
@@ -220,6 +317,8 @@ def test_novels_hold_nothing_private():
         ("user@example.com, a@mail.example.org, b@c.test", []),
         ("@handle, a@b, a @ b.com, 5@6.7, git@host:repo", []),
         ("no address", []),
+        ("ssh://git@host.org/r.git and ftp://user:password@files.host.org/x", []),
+        ("https://host.org/ and a@b.io", ["a@b.io"]),
     ],
 )
 def test_addresses(text, found):
@@ -249,10 +348,27 @@ def test_surroundings_do_not_hide_a_token(around, seed):
 @given(st.text(alphabet=ALNUM, min_size=1, max_size=200))
 def test_masking_hides_most(secret):
     shown = masked(secret).replace("...", "")
-    assert len(shown) <= max(len(secret) // 2, 0)
+    assert len(shown) <= len(secret) // 2
+    if len(secret) < 20:
+        assert len(shown) <= 2
+    assert masked(secret).startswith(secret[: len(shown)] if len(secret) < 20 else secret[:5])
 
 
-@pytest.mark.parametrize("unit", ["a://", "sk-", "password=", "a.b@", "eyJa.", "aws key ", "A-"])
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a://",
+        "sk-",
+        "password=",
+        "a.b@",
+        "eyJa.",
+        "aws key ",
+        "A-",
+        KEY_LINE.format("PRIVATE"),
+        "AKIA" + "B2" * 8,
+        "aB3/" * 10 + " ",
+    ],
+)
 def test_long_hostile_text_takes_no_long_time(unit):
     began = time.perf_counter()
     secrets_in(unit * 20_000)

@@ -109,28 +109,47 @@ def test_a_file_of_the_users(tmp_path):
     [
         (b"{% for m in messages %}\n{{ m.content }}\n{% endfro %}", "is not Jinja", ":3"),
         (b"{{ messages[0].content }", "is not Jinja", ":1"),
-        (b"nothing", "leaves out the text of the 'user' message", ""),
-        (b"{% for m in messages %}{{ m.content | upper }}{% endfor %}", "leaves out", ""),
-        (b"{% for m in messages %}{{ m.content | replace('e', '') }}{% endfor %}", "leaves", ""),
-        (b"{% for m in messages %}{{ m.content[:9] }}{% endfor %}", "leaves out", ""),
-        (
-            b"{% for m in messages %}{{ m.content }}!{{ m.content | length }}{% endfor %}",
-            "rewri",
-            "",
-        ),
-        (b"{{ ''.__class__.__mro__ }}", "fails", ""),
-        (b"{{ raise_exception('never') }}", "fails: never", ""),
-        (b"\xff\xfe", "not UTF-8", ""),
-        (b" " * (templates.MAX_BYTES + 1), "too large", ""),
+        (b"\n{{ messages | no_such_filter }}", "is not Jinja", ":2"),
+        (b"\xef\xbb\xbf{{\r\n messages[0].content\r\n\xff }}", "not UTF-8", ":3"),
+        (b"\xff\xfe", "not UTF-8", ":1"),
+        (b" " * (templates.MAX_BYTES + 1), "larger than a chat template", ""),
+        (b"{{ " + b"(" * 5000 + b"1" + b")" * 5000 + b" }}", "nested too deeply", ""),
     ],
 )
-def test_files_that_cannot_be_used(tmp_path, content, message, line):
+def test_files_that_are_no_templates(tmp_path, content, message, line):
     file = tmp_path / "mine.jinja"
     file.write_bytes(content)
     with pytest.raises(TunewrightError) as caught:
         template_text(str(file))
     (problem,) = caught.value.problems
-    assert (problem.code, problem.where) == ("E_TEMPLATE", f"{file}{line}")
+    assert (problem.code, problem.where) == ("E_CONFIG_VALUE", f"{file}{line}")
+    assert caught.value.exit_code == 2
+    assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"nothing", "leaves out the text of the 'user' message"),
+        (b"{% for m in messages %}{{ m.content | upper }}{% endfor %}", "leaves out"),
+        (b"{% for m in messages %}{{ m.content | replace('e', '') }}{% endfor %}", "leaves"),
+        (b"{% for m in messages %}{{ m.content[:9] }}{% endfor %}", "leaves out"),
+        (
+            b"{% for m in messages %}{{ m.content }}!{{ m.content | length }}{% endfor %}",
+            "rewri",
+        ),
+        (b"{{ ''.__class__.__mro__ }}", "fails"),
+        (b"{{ raise_exception('never') }}", "fails: never"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, content, message):
+    file = tmp_path / "mine.jinja"
+    file.write_bytes(content)
+    with pytest.raises(TunewrightError) as caught:
+        template_text(str(file))
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("E_TEMPLATE", str(file))
+    assert caught.value.exit_code == 9
     assert message in problem.message
 
 

@@ -4,14 +4,13 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tunewright.data.storyboards.aspect import ratio_of_prompt
 from tunewright.data.storyboards.deforum import read_settings, settings_key
 from tunewright.data.storyboards.fountain import is_fountain, read_fountain
 from tunewright.data.storyboards.key_frames import is_schedule, read_entries, shots_of_entries
 from tunewright.data.storyboards.outlines import is_outline, read_outline
-from tunewright.data.storyboards.prompts import without_weights
 from tunewright.data.storyboards.shot import Parameter, Shot, Tell, teller
 from tunewright.data.storyboards.tables import is_shot_list, read_table
+from tunewright.data.storyboards.wording import given_ratio
 from tunewright.errors import Problem
 
 __all__ = ["Shot", "read_shots", "recognise"]
@@ -71,8 +70,7 @@ def _shots(name: str, text: str, tell: Tell) -> list[Shot]:
 
 def _with_ratio(shot: Shot) -> Shot:
     """Return the shot with the aspect ratio that its words ask for: they stay in every row of it."""
-    words = ", ".join((shot.text, *shot.tags, shot.style))
-    ratio = ratio_of_prompt(words) or ratio_of_prompt(without_weights(words))
+    ratio = given_ratio(", ".join((shot.text, *shot.tags, shot.style)))
     return replace(shot, parameters={**shot.parameters, "aspect_ratio": ratio}) if ratio else shot
 
 

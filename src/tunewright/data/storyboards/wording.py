@@ -92,7 +92,7 @@ def _if_not_technical(match: re.Match[str]) -> str:
 
 def _technical(clause: str) -> bool:
     """Return whether a clause is only about how a picture is taken or made."""
-    said = facts_in(clause) & _TECHNICAL or given_lens(clause) or ratio_of_prompt(clause)
+    said = facts_in(clause) & _TECHNICAL or given_lens(clause) or given_ratio(clause)
     return bool(said) and len(clause.split()) <= 4
 
 
@@ -111,6 +111,11 @@ def given_lens(text: str) -> str:
     """
     match = _LENS.search(text) or _LENS_KIND.search(text)
     return match[0] if match else ""
+
+
+def given_ratio(text: str) -> str:
+    """Return the aspect ratio that a text itself names, with a weight or without, "" if it names none."""
+    return ratio_of_prompt(text) or ratio_of_prompt(without_weights(text))
 
 
 def given_style(text: str) -> str:
@@ -180,7 +185,7 @@ def _loose(parts: Sequence[str], *, prose: bool) -> int:
 
 def _keeps(part: str) -> bool:
     """Return whether a part of a text says what every row of its shot must say."""
-    said = facts_in(part) & _KEPT or given_lens(part) or ratio_of_prompt(part)
+    said = facts_in(part) & _KEPT or given_lens(part) or given_ratio(part)
     return bool(said)
 
 

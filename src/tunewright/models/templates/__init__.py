@@ -37,8 +37,9 @@ def template_text(name_or_path: str) -> str:
     """Return a template's Jinja text: one of ours by name, else a file, which is checked.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, it is neither a name nor a file. E_TEMPLATE, the file is not a
-            template that writes a chat with its contents as they are.
+        TunewrightError: E_NOT_FOUND, it is neither a name nor a file. E_CONFIG_VALUE, the file is no
+            Jinja text. E_TEMPLATE, it is one that does not write a chat with its contents as they are,
+            or that does what a template may not.
     """
     if name_or_path in NAMES:
         file = resources.files("tunewright.models.templates") / NAMES[name_or_path]
@@ -67,22 +68,39 @@ def frozen(template: str) -> str:
 def _read(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise failure("E_TEMPLATE", "The file is too large for a chat template.", where=path)
+            raise failure(
+                "E_CONFIG_VALUE",
+                f"The file is larger than a chat template may be ({MAX_BYTES:,} bytes).",
+                where=path,
+                fix=f"Set model.chat_template to {CHOICE}.",
+            )
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
         raise failure(
-            "E_TEMPLATE", "The chat template is not UTF-8.", where=path, fix="Save it as UTF-8."
+            "E_CONFIG_VALUE",
+            "The chat template is not UTF-8.",
+            where=f"{path}:{line}",
+            fix="Save it as UTF-8.",
         ) from error
     except OSError as error:
         raise failure("E_IO", f"It cannot be read: {error.strerror}.", where=path) from error
 
 
 def _require_usable(text: str, path: Path) -> None:
-    wrong = frames.syntax_error(text)
+    try:
+        wrong = frames.syntax_error(text)
+    except RecursionError as error:
+        raise failure(
+            "E_CONFIG_VALUE",
+            "The chat template's brackets or blocks are nested too deeply.",
+            where=path,
+            fix="Write it with fewer levels.",
+        ) from error
     if wrong is not None:
         message, line = wrong
         raise failure(
-            "E_TEMPLATE",
+            "E_CONFIG_VALUE",
             f"The chat template is not Jinja: {message}.",
             where=f"{path}:{line}",
             fix="Correct the named line.",

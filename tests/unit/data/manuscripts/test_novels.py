@@ -15,7 +15,7 @@ from tunewright.models._load import load_tokenizer, resolve_model
 
 NOVELS = sorted(SHARED.glob("*.txt"))
 FEW = ["ABronte_Agnes.txt", "Dickens_Hard.txt"]  # wrapped, and a paragraph a line
-WINDOWS = [(700, 2000), (100, 220)]
+WINDOWS = [(700, 2000, NOVELS), (100, 220, NOVELS[::4])]  # all, and every fourth: it takes as long
 MAX_DISAGREEMENT = 0.005
 
 pytestmark = pytest.mark.skipif(
@@ -82,9 +82,9 @@ def test_two_novels(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("low", "high"), WINDOWS)
-def test_all_novels(count, low, high):
-    borders, wrong = measured(NOVELS, count, low, high)
+@pytest.mark.parametrize(("low", "high", "novels"), WINDOWS, ids=["large", "small"])
+def test_all_novels(count, low, high, novels):
+    borders, wrong = measured(novels, count, low, high)
     limit = MAX_DISAGREEMENT if high >= 2000 else 2 * MAX_DISAGREEMENT
     assert wrong <= limit * borders, f"{wrong} of {borders}"
 

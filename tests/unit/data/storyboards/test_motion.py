@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tunewright.data.storyboards.aspect import aspect_ratio, ratio_in
+from tunewright.data.storyboards.aspect import aspect_ratio, ratio_in, ratio_of_prompt
 from tunewright.data.storyboards.camera import camera_words
 from tunewright.data.storyboards.schedules import Key, evaluate, read_schedule, value_at
 
@@ -135,3 +135,23 @@ def test_aspect_ratio(width, height, name):
 def test_ratio_in_text():
     assert ratio_in("all shots 16:9, at 12:30") == "16:9"
     assert ratio_in("at 12:30") == ""
+    assert ratio_in("2.40:1") == "2.40:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [
+        ("a street, 16:9", "16:9"),
+        ("a street in 4:3 format", "4:3"),
+        ("aspect ratio of 1:1, a dog", "1:1"),
+        ("1.85:1 widescreen street", "1.85:1"),
+        ("portrait video 9:16", "9:16"),
+        ("a street, 3:2, rain", "3:2"),
+        ("a wall clock at 9:16, rain", ""),
+        ("the score is 2:1 for the guests", ""),
+        ("a (dog:1.2) and a (cat2:1.3)", ""),
+        ("mixed 3:2 with sand", ""),
+    ],
+)
+def test_ratio_of_a_prompt(text, ratio):
+    assert ratio_of_prompt(text) == ratio

@@ -265,11 +265,13 @@ def test_only_what_is_named_is_varied():
 def test_what_cannot_be_made_different_is_noted():
     made = rows_of([shot("a dog waits")], StoryboardSection(vary=(), augmentation_factor=5), 1)
     assert len(made.rows) == 1
-    assert made.notes == ("4 of 4 variations of a.md#1 could not be made different enough",)
+    assert made.notes == (
+        "Shot a.md#1 has 1 row instead of 5: no more variations could be made different enough.",
+    )
     long = shot(" ".join(f"word{n}" for n in range(400)) + ".")
     made = rows_of([long], StoryboardSection(), 1)
     assert made.rows[0]["variation"] == 0
-    assert "variations of a.md#1" in made.notes[0]
+    assert made.notes[0].startswith("Shot a.md#1 has ")
 
 
 def test_the_same_prompt_twice_is_one_shot():
@@ -279,7 +281,7 @@ def test_the_same_prompt_twice_is_one_shot():
     made = rows_of(twins, StoryboardSection(augmentation_factor=3), 1)
     assert len(made.rows) == 3
     assert len(made.notes) == 1
-    assert "nearly the same as another shot" in made.notes[0]
+    assert "is nearly the same as another and is left out." in made.notes[0]
     assert rows_of(twins[::-1], StoryboardSection(augmentation_factor=3), 1).rows == made.rows
 
 

@@ -1,5 +1,6 @@
 """Storyboards as found in the wild, and what is wrong with them."""
 
+import re
 import time
 
 import pytest
@@ -15,7 +16,11 @@ def read(name, text):
     assert all(problem.code == "E_DATA_ROW" for problem in problems)
     assert all(problem.where.startswith(f"dir/{name}:") and problem.fix for problem in problems)
     wrong = [(int(problem.where.rsplit(":", 1)[1]), problem.message) for problem in problems]
-    return {shot.source_id.removeprefix(f"{name}#"): shot for shot in shots}, sorted(wrong)
+    assert [line for line, _ in wrong] == sorted(line for line, _ in wrong)
+    for _, message in wrong:
+        assert re.match("[A-Z]", message)
+        assert message.endswith(".")
+    return {shot.source_id.removeprefix(f"{name}#"): shot for shot in shots}, wrong
 
 
 PYTHON = """{
@@ -50,7 +55,7 @@ def test_settings_as_python_writes_them():
     assert shots["0"].parameters["aspect_ratio"] == "16:9"
     assert shots["90"].parameters["num_frames"] == 5
     assert [line for line, _ in wrong] == [11, 12, 13, 14, 15, 16]
-    assert wrong[0][1] == "frame 50 is already on line 10, which is left out"
+    assert wrong[0][1] == "Frame 50 is already on line 10, which is left out."
 
 
 @pytest.mark.parametrize(
@@ -79,13 +84,13 @@ def test_prompts_as_object_or_as_text(key, prompts):
 def test_settings_that_cannot_be_read():
     assert read("a.json", '{\n"prompts": {"0": "a"\n"40" "b"}}') == (
         {},
-        [(3, "the settings cannot be read: ':' is missing after the key '40'")],
+        [(3, "The settings cannot be read: ':' is missing after the key '40'.")],
     )
     assert read("a.json", '{\n"prompts": [1]}')[1][0][0] == 2
-    assert read("a.json", "[1]")[1] == [(1, "the file is not one object of settings")]
+    assert read("a.json", "[1]")[1] == [(1, "The file is not one object of settings.")]
     shots, wrong = read("a.json", '{"zoom": "0:(1",\n"prompts": {"0": "a"}, "max_frames": NaN}')
     assert list(shots) == ["0"]
-    assert wrong == [(1, "'0:(1' in zoom is not `frame:(value)`")]
+    assert wrong == [(1, "In zoom, '0:(1' is not `frame:(value)`.")]
 
 
 def test_schedule_as_pasted_from_a_notebook():
@@ -112,6 +117,21 @@ animation_prompts = {
     }
     assert shots["90"].parameters == {"aspect_ratio": "16:9", "frame": 90, "fps": 12}
     assert [line for line, _ in wrong] == [7, 9, 10]
+
+
+def test_problems_come_in_the_order_of_lines():
+    text = "## Shot 1\n\n## Shot 2\n| Description | Shot | Camera |\n|---|---|---|\n| | 1 | x |\n| a | b | c | d |\n"
+    _, wrong = read("s.md", text)
+    assert [line for line, _ in wrong] == [1, 6, 7]
+    settings = '{"prompts": {"0": ""},\n"zoom": "x",\n"prompts": {"0": "a", "x": "b",\n"1": 5}}'
+    assert [line for line, _ in read("a.json", settings)[1]] == sorted(
+        line for line, _ in read("a.json", settings)[1]
+    )
+
+
+def test_a_row_that_is_broken_on_one_line_is_one_line():
+    _, wrong = read("l.csv", 'Shot,Description,Camera\n1,"a" cat,x\n2,a dog,pan\n')
+    assert wrong == [(2, "Line 2 cannot be read as a row: ',' expected after '\"'.")]
 
 
 def test_shot_list_with_semicolons_and_faults():
@@ -142,7 +162,7 @@ two lines";pan left;35;6s;why
     assert shots["2-1"].parameters == {"duration_note": "~4"}
     assert [line for line, _ in wrong] == [3, 7, 8]
     assert read("l.csv", "a,b\n1,2\n")[1] == [
-        (1, "no column of this shot list describes the picture")
+        (1, "No column of this shot list describes the picture.")
     ]
 
 
