@@ -245,7 +245,7 @@ def test_a_share_that_rounds_to_nothing_is_not_printed(capsys):
     counts = dict.fromkeys(
         ("rows", "tokens", "trained_tokens", "exact_duplicates", "near_duplicates"), 1000
     )
-    found = {**counts, "rows_with_end": 1000, "lengths": lengths}
+    found = {**counts, "rows_with_end": 1000, "rows_cut": 0, "lengths": lengths}
     render.checked({**found, "languages": {"en": 0.9961, "no": 0.0039}}, show=0)
     printed = capsys.readouterr().out
     assert "language: en 100%" in printed

@@ -217,7 +217,7 @@ def test_a_manifest_that_reaches_outside_its_folder_is_refused(made, tmp_path):
     (run / "exported/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(TunewrightError) as error:
         published(run, tmp_path)
-    assert codes(error) == ["E_ARTIFACT_INVALID"]
+    assert codes(error) == ["E_UNSAFE_PATH"]
 
 
 def test_too_little_space_is_said_before_writing(made, tmp_path, monkeypatch):

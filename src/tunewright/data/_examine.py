@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,12 @@ class Examination:
         """Examine every row on its own."""
         stride = max(1, len(sides) // SAMPLE_ROWS)
         listener.started("check rows", len(sides), "rows")
-        for batch in _batches(sides):
-            encoded = encode_many([messages_of(row) for _, row in batch], self._vocabulary)
-            for (where, row), item in zip(batch, encoded, strict=True):
-                self._row(row, item, where, stride)
-            listener.advanced(self.measured.excess.rows, "")
-        self._cut.close()
+        with closing(self._cut):
+            for batch in _batches(sides):
+                encoded = encode_many([messages_of(row) for _, row in batch], self._vocabulary)
+                for (where, row), item in zip(batch, encoded, strict=True):
+                    self._row(row, item, where, stride)
+                listener.advanced(self.measured.excess.rows, "")
 
     def _row(self, row: Mapping[str, Any], item: Encoded, where: str, stride: int) -> None:
         found = self.measured

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -53,17 +54,17 @@ def collect(
     gathered.notes.extend(sources.notes)
     listener.started("read", None, "rows")
     manuscripts = sum(file.kind == "manuscript" for file in sources.files)
-    for (kind, _), group in groupby(sources.files, key=lambda file: (file.kind, file.entry)):
-        files = list(group)
-        if kind == "manuscript":
-            whole = manuscripts >= FILES_THAT_ARE_SOURCES
-            _manuscripts(config, files, tokenizer, gathered, listener, whole_files=whole)
-        elif kind == "storyboard":
-            _storyboards(config, files, gathered, listener)
-        else:
-            for file in files:
-                read_row_file(config, file, gathered, listener)
-    gathered.close()
+    with closing(gathered):
+        for (kind, _), group in groupby(sources.files, key=lambda file: (file.kind, file.entry)):
+            files = list(group)
+            if kind == "manuscript":
+                whole = manuscripts >= FILES_THAT_ARE_SOURCES
+                _manuscripts(config, files, tokenizer, gathered, listener, whole_files=whole)
+            elif kind == "storyboard":
+                _storyboards(config, files, gathered, listener)
+            else:
+                for file in files:
+                    read_row_file(config, file, gathered, listener)
     gathered.notes.extend(_notes_on_strata(gathered, by))
     return gathered, sources
 

@@ -3,6 +3,7 @@
 import shutil
 from array import array
 from collections.abc import Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
 
+SIDES = ("train", "eval")
 BATCH = 1000
 BATCH_CHARACTERS = 500_000
 BYTES_NEEDED = 6
@@ -126,8 +128,7 @@ def _write_sides(
     listener: Listener,
 ) -> None:
     """Write train.jsonl and eval.jsonl, training rows as often as their source's weight says."""
-    spools = {side: Spool(draft.path / f"{side}.jsonl") for side in ("train", "eval")}
-    words, lengths = dict.fromkeys(spools, 0), {side: array("l") for side in spools}
+    words, lengths = dict.fromkeys(SIDES, 0), {side: array("l") for side in SIDES}
     copies = _copies(config, gathered, split)
     waiting: list[tuple[str, str]] = []
     characters = 0
@@ -140,7 +141,12 @@ def _write_sides(
         waiting.clear()
 
     listener.started("write", len(gathered), "rows")
-    with Rows(gathered.rows.path) as rows:
+    with ExitStack() as opened:
+        spools = {
+            side: opened.enter_context(closing(Spool(draft.path / f"{side}.jsonl")))
+            for side in SIDES
+        }
+        rows = opened.enter_context(Rows(gathered.rows.path))
         for number, row in enumerate(rows):
             side = "eval" if split.held[number] else "train"
             answer = answer_of(row)
@@ -161,7 +167,6 @@ def _write_sides(
     draft.facts["rows_left_out_by_weight"] = int((copies == 0).sum())
     draft.facts["rows_repeated_by_weight"] = int(np.maximum(copies - 1, 0).sum())
     for side, spool in spools.items():
-        spool.close()
         draft.facts[f"{side}_rows"] = spool.count
         draft.facts[f"{side}_words"] = words[side]
         draft.facts[f"{side}_tokens"] = sum(lengths[side])

@@ -4,6 +4,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,21 @@ def _write(
     counts: Counter[str],
     listener: Listener,
 ) -> None:
-    kept, changes = Spool(draft / "rows.jsonl"), Spool(draft / "changes.jsonl")
+    with (
+        closing(Spool(draft / "rows.jsonl")) as kept,
+        closing(Spool(draft / "changes.jsonl")) as changes,
+    ):
+        _write_rows(sides, copies, kept, changes, counts, listener)
+
+
+def _write_rows(
+    sides: Sides,
+    copies: dict[int, tuple[str, int]],
+    kept: Spool,
+    changes: Spool,
+    counts: Counter[str],
+    listener: Listener,
+) -> None:
     listener.started("write", len(sides), "rows")
     for number, (where, row) in enumerate(sides):
         own = {key: value for key, value in row.items() if key not in ("source", "line")}
@@ -119,8 +134,6 @@ def _write(
         kept.add({**clean, "origin": where})
         counts["written"] += 1
         listener.advanced(number + 1, "")
-    kept.close()
-    changes.close()
 
 
 def _redacted(value: Any, changed: Callable[[str], None], counts: Counter[str]) -> Any:

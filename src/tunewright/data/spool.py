@@ -3,6 +3,7 @@
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -64,7 +65,6 @@ class Spool:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows as JSONL, UTF-8, one object a line."""
-    spool = Spool(path)
-    for row in rows:
-        spool.add(row)
-    spool.close()
+    with closing(Spool(path)) as spool:
+        for row in rows:
+            spool.add(row)
