@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunewright import merge, plan, train
+from tunewright import merge, plan, prepare, train
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
 from tunewright.merge._merge import merge_folder, prove
@@ -214,3 +214,19 @@ def test_adapter_of_another_base_is_refused(trained, tmp_path):
     assert codes_of(
         lambda: merge_folder(tmp_path / "base", adapter.path, tmp_path / "out", SILENT)
     ) == ["E_ARTIFACT_INVALID"]
+
+
+def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(make_config, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(resolve_model("tunewright/tiny"), base)
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"vocab_size": 4000}))
+    config = make_config(f"model.model_name_or_path={base}")
+    dataset = prepare(config)
+    for stage in (plan, train):
+        with pytest.raises(TunewrightError) as caught:
+            stage(config, dataset)
+        (problem,) = caught.value.problems
+        assert problem.code == "E_MODEL"
+        assert "4095" in problem.message
+        assert "4000 rows" in problem.message

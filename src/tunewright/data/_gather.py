@@ -170,6 +170,7 @@ def _manuscripts(
         gathered.broken.extend(_lost(file, faults(manuscript.text, cut.chunks, dropped)))
         places = _places(cut.chunks, whole_file=whole_files)
         _add_chunks(config, file, cut.chunks, places, gathered)
+        gathered.reasons[file.name] = f"{file.reason}; {_counted(len(cut.chunks), 'chunk')}"
         gathered.notes.extend(_notes_on(file, cut.chunks, [vars(i) for i in cut.inside], options))
         listener.advanced(len(gathered), file.name)
 
@@ -194,7 +195,6 @@ def _notes_on(
         lines = list(dict.fromkeys(str(item["line"]) for item in inside if item["how"] == how))
         shown = ", ".join(lines[:NAMED]) + (", ..." if len(lines) > NAMED else "")
         notes.append(f"{file.name}: {how} ({count} times; line {shown})")
-    notes.append(f"{file.name}: {_counted(len(chunks), 'chunk')}")
     short = [item for item in chunks if item.tokens < options.min_tokens]
     if short:
         lines = ", ".join(str(item.line) for item in short[:NAMED])

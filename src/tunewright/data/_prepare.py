@@ -27,7 +27,9 @@ from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
 
-SIDES = ("train", "eval")
+SIDES: tuple[str, ...] = ("train", "eval")
+SAID_FILES = 3
+SAID_NOTES = 10
 BATCH = 1000
 BATCH_CHARACTERS = 500_000
 BYTES_NEEDED = 6
@@ -192,12 +194,15 @@ def _copies(config: Config, gathered: Gathered, split: Split) -> NDArray[np.int6
 
 
 def _say(facts: Mapping[str, Any], listener: Listener) -> None:
-    for file in facts["files"][:5]:
+    for file in facts["files"][:SAID_FILES]:
         listener.said(f"{file['name']}: {file['reason']}")
-    if len(facts["files"]) > 5:
-        listener.said(f"and {len(facts['files']) - 5} more files")
-    for note in facts["notes"][:10]:
+    more = len(facts["files"]) - SAID_FILES
+    if more > 0:
+        listener.said(f"and {more:,} more {'file' if more == 1 else 'files'}")
+    for note in facts["notes"][:SAID_NOTES]:
         listener.said(note)
+    if len(facts["notes"]) > SAID_NOTES:
+        listener.said(f"and {len(facts['notes']) - SAID_NOTES:,} more notes, in manifest.json")
     by_weight = {"repeated": "repetitions", "left_out": "rows left out"}
     weights = ", ".join(
         f"{facts[f'rows_{key}_by_weight']:,} {word} by weight"

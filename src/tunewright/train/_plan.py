@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerFast
+
 from tunewright import accel
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
@@ -31,7 +33,7 @@ def plan(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
     lengths = [len(row["input_ids"]) for row in rows]
     if not rows:
         raise failure("E_NOTHING_TO_LEARN", "No row has an answer left.", where=dataset.path)
-    refuse(config, shape)
+    refuse(config, shape, highest_token(tokenizer))
     targets, disk = _targets(config), disk_need(config, shape)
     where = device()
     dtype = accel.precision(options.dtype, where, accel.measure_speeds(where))
@@ -105,14 +107,33 @@ def _targets(config: Config) -> tuple[str, ...]:
     return LINEARS if named == "all-linear" else named
 
 
-def refuse(config: Config, shape: Shape) -> None:
+def highest_token(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the highest id that the tokenizer can give."""
+    return max(tokenizer.get_vocab().values())
+
+
+def refuse(config: Config, shape: Shape, highest: int) -> None:
     """Refuse a run that cannot end well.
+
+    Args:
+        config: What is asked for.
+        shape: The base.
+        highest: Highest id that the tokenizer can give.
 
     Raises:
         TunewrightError: Everything that is wrong, at once.
     """
     problems: list[Problem] = []
     disk = disk_need(config, shape)
+    if highest >= shape.vocabulary:
+        problems.append(
+            Problem(
+                "E_MODEL",
+                f"The tokenizer has ids up to {highest}, the embedding has {shape.vocabulary} rows.",
+                config.model.model_name_or_path,
+                "Use the tokenizer that belongs to the base, or resize the embedding first.",
+            )
+        )
     if config.train.max_length > shape.context:
         problems.append(
             Problem(

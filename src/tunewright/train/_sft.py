@@ -29,7 +29,7 @@ from tunewright.events import Listener
 from tunewright.machine import library_versions
 from tunewright.models._load import device, load_model, load_tokenizer, resolve_model
 from tunewright.models.families import read_shape
-from tunewright.train._plan import eval_interval, refuse, total_steps
+from tunewright.train._plan import eval_interval, highest_token, refuse, total_steps
 from tunewright.train._rows import read_side, token_rows
 
 
@@ -47,7 +47,7 @@ def train(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
         raise failure(
             "E_NOTHING_TO_LEARN", "A side of the split has no row left.", where=dataset.path
         )
-    refuse(config, read_shape(base))
+    refuse(config, read_shape(base), highest_token(tokenizer))
     steps = total_steps(len(sides["train"]), options)
     interval = eval_interval(steps, len(sides["train"]), options)
     choices = _choose(options, [len(row["input_ids"]) for row in sides["train"]])
