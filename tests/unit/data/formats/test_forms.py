@@ -252,9 +252,9 @@ def test_any_row_is_refused_or_can_be_trained_on(row, template):
     except RowError as error:
         assert error.problems
         return
-    if found.get("prompt") == "":
+    if "text" in found:
         assert form == "text"
-        assert found["completion"].strip()
+        assert found["text"].strip()
         return
     turns = messages_of(found)
     roles = [turn["role"] for turn in turns if turn["role"] != "system"]
