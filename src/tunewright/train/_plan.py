@@ -46,7 +46,7 @@ def plan(config: Config, dataset: Artifact, listener: Listener) -> Artifact:
         trainable,
         dtype=dtype.value,
         tokens=options.per_device_train_batch_size * max(lengths),
-        checkpointing=options.gradient_checkpointing,
+        checkpointing=options.gradient_checkpointing is True,
     )
     steps = total_steps(len(rows), options)
     facts: dict[str, Any] = {
