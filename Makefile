@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow check docs format bench gpu-check clean
+.PHONY: demo test test-slow faults check docs format bench gpu-check clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
@@ -13,6 +13,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

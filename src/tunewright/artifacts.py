@@ -254,9 +254,10 @@ MAKERS: Mapping[Kind, str] = {
 
 
 def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str, str]) -> None:
-    files = sorted(p for p in draft.path.rglob("*") if p.is_file())
-    for file in files:
-        fsync(file)
+    inside = sorted(draft.path.rglob("*"))
+    for entry in inside:
+        fsync(entry)
+    files = [entry for entry in inside if entry.is_file()]
     manifest = {
         "format": FORMAT,
         "kind": kind,
@@ -271,9 +272,21 @@ def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str
     target.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     fsync(target)
     fsync(draft.path)
+    _put_in_place(draft.path, path)
+
+
+def _put_in_place(made: Path, path: Path) -> None:
+    """Rename a folder to where another may stand; that one is back if the disk does not take it."""
     old = path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}"
     with suppress(FileNotFoundError):
         path.rename(old)
-    draft.path.rename(path)
-    fsync(path.parent)
+    try:
+        made.rename(path)
+        fsync(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.rename(made)
+        with suppress(OSError):
+            old.rename(path)
+        raise
     shutil.rmtree(old, ignore_errors=True)

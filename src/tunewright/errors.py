@@ -119,6 +119,11 @@ CODES: Mapping[str, Code] = {
     "E_DIGEST_MISMATCH": Code(
         4, "A file in the store is not the one that was published.", "Publish again, or roll back."
     ),
+    "E_NO_VALID_CHECKPOINT": Code(
+        4,
+        "There are checkpoints of the run, and none of those that may be used is whole.",
+        "Name another with `--resume PATH`; or `tunewright train ... --restart` begins again at step 0.",
+    ),
     "E_MODEL": Code(
         4,
         "The folder is not a model that can be loaded here.",
@@ -127,11 +132,21 @@ CODES: Mapping[str, Code] = {
     "E_DISK_SPACE": Code(
         5, "There is not enough disk space for the output.", "Free space, or change `output_dir`."
     ),
+    "E_OOM": Code(
+        5,
+        "There is not enough memory, even for one row at a time.",
+        "Lower `train.max_length`, set `train.load_in_4bit=true`, or take a smaller base.",
+    ),
     "E_EXISTS": Code(
         2, "What would be written is there already.", "Name another place, or move it away."
     ),
     "E_IO": Code(
         5, "The operating system refused to read or write a file.", "Check permissions and space."
+    ),
+    "E_WORKER_DIED": Code(
+        5,
+        "A process that makes batches beside the training has died; the checkpoints are whole.",
+        "Run the same command again: it goes on; `--set train.dataloader_num_workers=0` does without them.",
     ),
     "E_PORT": Code(5, "The address cannot be bound.", "Choose another with `--port`."),
     "E_RUN_LOCKED": Code(
@@ -139,6 +154,17 @@ CODES: Mapping[str, Code] = {
     ),
     "E_VERSION_EXISTS": Code(
         6, "The store already has this version.", "Leave the version out, or name another."
+    ),
+    "E_RESUME_MISMATCH": Code(
+        7,
+        "The run was started from something else: its data, base, template or options have changed.",
+        "Put it back; or `tunewright train ... --restart` begins again at step 0.",
+    ),
+    "E_RESUME_ENV": Code(
+        7,
+        "The run was started on another machine or with other libraries, so it cannot go on bit for bit "
+        "the same.",
+        "Resume where it was started; or `--allow-inexact` goes on all the same.",
     ),
     "E_HUB": Code(
         8,
@@ -219,6 +245,11 @@ WARNINGS: Mapping[str, Code] = {
         0,
         "Rows are far longer or shorter than the others.",
         "Look at them: they are often mistakes of a conversion.",
+    ),
+    "W_CKPT_SKIPPED": Code(
+        0,
+        "A checkpoint is damaged, so an older one is used; the result is the same.",
+        "Nothing to do; where it happens often, look at the disk.",
     ),
     "W_SMALL": Code(
         0,

@@ -70,3 +70,13 @@ LIBRARIES = (
 def library_versions() -> dict[str, str]:
     """Return the versions of Python and of every package that decides what a run computes."""
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def process_rank() -> int:
+    """Return the number of this process among those that a launcher started together; 0 without one."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """Return how many processes a launcher (`accelerate launch`, `torchrun`) started together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

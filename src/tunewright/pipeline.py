@@ -1,16 +1,17 @@
 """The only file where two stages meet."""
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from filelock import FileLock
+
 from tunewright import data
-from tunewright.artifacts import MAKERS, MANIFEST, Artifact, Kind, load_artifact, make_key
+from tunewright.artifacts import MAKERS, MANIFEST, Artifact, Kind, fsync, load_artifact, make_key
 from tunewright.config.inputs import differences, settings_of
-from tunewright.config.load import ELSEWHERE, PRESET, config_of_source, dump_config, load_config
+from tunewright.config.load import config_of_source, dump_config, load_config
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.data import check, prepare
@@ -18,16 +19,17 @@ from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import compare
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
+from tunewright.machine import process_rank
 from tunewright.merge import merge
 from tunewright.publish import Pushed, is_published, publish, push_dataset
 from tunewright.report import report
+from tunewright.targets import CONFIG_FILE, config_of, is_described
 from tunewright.train import plan, train
 
 Stage = Literal[
     "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
-CONFIG_FILE = "run.yaml"
 DRAFT_NAME_BYTES = 20
 """What the name of a folder gets besides while it is being written."""
 ASIDE: tuple[Stage, ...] = ("check", "plan")
@@ -145,9 +147,15 @@ def run(
 
 
 def run_stage(
-    config: Config, stage: Stage, *, force: bool = False, listener: Listener = SILENT
+    config: Config, stage: Stage, *, listener: Listener = SILENT, **options: Any
 ) -> Artifact:
-    """Return what one stage makes of the artifacts that are there; `force` is publishing's.
+    """Return what one stage makes of the artifacts that are there.
+
+    Args:
+        config: The run.
+        stage: Its name.
+        listener: Told how far it is.
+        options: Of the stage's own function: `force` of publish; `resume`, `restart`, `allow_inexact` of train.
 
     Raises:
         TunewrightError: E_ARTIFACT_MISSING names the command that makes what is missing.
@@ -162,9 +170,10 @@ def run_stage(
     else:
         found = {kind: load_artifact(run_dir / kind, kind, verify=True) for kind in step.parents}
         _require_current(config, found, listener)
-    if stage == "publish":
-        parents = (found[kind] for kind in step.parents)
-        artifact = publish(config, *parents, force=force, listener=listener)
+    parents = [found[kind] for kind in step.parents]
+    if options:
+        function = {"plan": plan, "publish": publish, "train": train}[stage]
+        artifact = function(config, *parents, listener=listener, **options)
     else:
         artifact = step.make(config, found, listener)
     _remember(config)
@@ -186,7 +195,11 @@ def check_any(
         TunewrightError: As data.check and data.check_source do; E_NAME, `out` cannot be a path.
     """
     described = is_described(target)
-    config = config_of(target, overrides) if described else config_of_source(target, overrides)
+    config = (
+        config_of(target, overrides, note=listener.said)
+        if described
+        else config_of_source(target, overrides)
+    )
     if out is not None:
         folder = usable_path(out, spare_bytes=DRAFT_NAME_BYTES)
         return data.repair(config, folder, listener=listener)
@@ -194,26 +207,6 @@ def check_any(
         return data.check_source(config, listener=listener)
     made = run_stage(config, "check", listener=listener)
     return {"path": str(made.path), **made.facts, "rendered": data.rendered(made)}
-
-
-def is_described(target: str) -> bool:
-    """Return whether a target is a config, a preset, or a run, and not data.
-
-    Raises:
-        TunewrightError: E_NAME, it cannot be a path.
-    """
-    if target.startswith((PRESET, *ELSEWHERE)):
-        return target.startswith(PRESET)
-    path = usable_path(target)
-    return path.suffix in (".yaml", ".yml") or _run_folder(path) is not None
-
-
-def _run_folder(path: Path) -> Path | None:
-    """Return the run that a folder is, or that a stage's folder is in."""
-    here = path.absolute()
-    folders = (path, here.parent) if here.name in get_args(Kind) else (path,)
-    is_folder = path.is_dir()
-    return next((f for f in folders if is_folder and (f / CONFIG_FILE).is_file()), None)
 
 
 def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) -> Pushed:
@@ -330,28 +323,6 @@ def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> l
     return sorted(name for name in names if made_of.get(name) != now.get(name))
 
 
-def config_of(target: str, overrides: Sequence[str] = ()) -> Config:
-    """Return the config of a config file, a preset, a run folder, or a stage's folder in it.
-
-    Raises:
-        TunewrightError: E_NOT_FOUND, it is none of these; else as load_config does.
-    """
-    if target.startswith(PRESET) or not usable_path(target).is_dir():
-        return load_config(target, overrides)
-    folder = _run_folder(usable_path(target))
-    if folder is not None:
-        config = load_config(folder / CONFIG_FILE, overrides)
-        # The folder may have been moved or may be named from elsewhere: it is where it was found.
-        elsewhere = any(o.startswith("output_dir=") for o in overrides)
-        return config if elsewhere else config.model_copy(update={"output_dir": str(folder)})
-    raise failure(
-        "E_NOT_FOUND",
-        "The folder is not a run: it has no run.yaml.",
-        where=target,
-        fix="Name a config file, or a folder that `tunewright run` has made.",
-    )
-
-
 def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:
     path = Path(config.run_dir) / step.kind
     parents = step.parents or tuple(found)
@@ -380,12 +351,17 @@ def _settings(config: Config, artifact: Artifact) -> dict[str, Any]:
 
 def _remember(config: Config) -> None:
     """Write the resolved config into the run folder, so that later commands need only the folder."""
+    if process_rank():
+        return
     folder = Path(config.run_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{CONFIG_FILE}.{os.getpid()}"
-        draft.write_text(dump_config(config), encoding="utf-8")
-        draft.replace(folder / CONFIG_FILE)
+        # One name, so that what a killed process left is written over; the lock keeps two apart.
+        draft = folder / f".{CONFIG_FILE}.new"
+        with FileLock(folder / f".{CONFIG_FILE}.lock"):
+            draft.write_text(dump_config(config), encoding="utf-8")
+            fsync(draft)
+            draft.replace(folder / CONFIG_FILE)
     except OSError as error:
         raise failure("E_IO", f"{error.strerror}.", where=folder) from error
 

@@ -1,9 +1,17 @@
-"""The docs say what the code does: reference current, examples run, every code and option documented."""
+"""The docs say what the code does: reference current, examples run, every code and option documented.
 
+A `console` block is run; a `shell` block is what needs a GPU, a network or several machines: its commands
+and options are looked up, and not run. In a console block `^C` below a command stops it while it trains.
+"""
+
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +29,12 @@ FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.D
 # The guides' own lengths stay: whether their rows fit is part of what is tested.
 QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
 TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
+STOPPED = "^C"
+OTHERS = {
+    *("make", "git", "cd", "ollama", "curl", "pip", "ssh", "tmux", "nvidia-smi"),
+    *("accelerate", "torchrun", "tensorboard", "trackio", "wandb"),
+}
+"""Programs of others that the pages name."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -31,14 +45,16 @@ def blocks(page: Path) -> list[tuple[str, str]]:
     ]
 
 
-def commands_in(page: Path) -> list[list[str]]:
-    return [
-        shlex.split(line[2:], comments=True)
-        for kind, body in blocks(page)
-        if kind == "console"
-        for line in body.splitlines()
-        if line.startswith("$ ")
-    ]
+def commands_in(page: Path, *kinds: str) -> list[list[str]]:
+    """Return the words of each command; the last word of one that is stopped is `^C`."""
+    found: list[list[str]] = []
+    for kind, body in blocks(page):
+        for line in body.splitlines() if kind in kinds else ():
+            if line.startswith("$ "):
+                found.append(shlex.split(line[2:], comments=True))
+            elif line == STOPPED:
+                found[-1].append(STOPPED)
+    return found
 
 
 def test_reference_is_current():
@@ -54,21 +70,29 @@ def test_reference_is_current():
 def test_there_is_a_guide_for_each_kind_of_user():
     users = {"prompt-artist", "author", "platform-team", "learner"}
     data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
-    assert {g.stem for g in GUIDES} == users | data
+    others = {"coming-from-elsewhere"}
+    training = {
+        *("train-on-one-gpu", "train-on-a-cpu", "several-gpus"),
+        *("when-memory-runs-out", "stop-and-resume"),
+    }
+    assert {g.stem for g in GUIDES} >= users | data | others | training
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_every_command_shown_exists(page):
-    for words in commands_in(page):
-        if words[0] != "tunewright":
-            assert words[0] in ("make", "git", "cd", "ollama", "curl", "pip"), words
+    for words in commands_in(page, "console", "shell"):
+        program = next(word for word in words if "=" not in word)
+        assert program in OTHERS | {"tunewright"}, words
+        if "tunewright" not in words:
             continue
+        own = words[words.index("tunewright") + 1 :]
         command = cli
-        for word in words[1:]:
-            if not hasattr(command, "commands") or word.startswith("-"):
-                break
-            assert word in command.commands, f"{page.name}: {' '.join(words)}"
-            command = command.commands[word]
+        while own and hasattr(command, "commands") and not own[0].startswith("-"):
+            assert own[0] in command.commands, f"{page.name}: {' '.join(words)}"
+            command = command.commands[own.pop(0)]
+        known = {name for option in command.params for name in option.opts + option.secondary_opts}
+        given = {word.partition("=")[0].replace("_", "-") for word in own if word.startswith("--")}
+        assert given <= known | {"--help", "--version", "--debug"}, f"{page.name}: {given - known}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -90,17 +114,35 @@ def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
         if kind == "yaml" and name:
             yaml.safe_load(body)
             Path(name[1]).write_text(body)
-            load_config(name[1])
+            load_config(name[1], note=len)
     ran = 0
-    for words in commands_in(page):
+    for words in commands_in(page, "console"):
+        if words[0] == "cd":
+            monkeypatch.chdir(words[1])
         if words[0] != "tunewright" or words[1] in ("chat", "serve", "demo"):
             continue
+        stopped = words[-1] == STOPPED
+        if stopped:
+            threading.Thread(target=press_ctrl_c, daemon=True).start()
         takes_options = words[1] in TAKES_CONFIG and words[2].endswith((".yaml", ".yml"))
+        # What the page itself sets comes last, and holds.
         extra = [f"--set={option}" for option in QUICK] if takes_options else []
-        code = main([*words[1:], *extra])
-        assert code == 0, f"{' '.join(words)}\n{capfd.readouterr().err}"
+        given = words[1:-1] if stopped else words[1:]
+        code = main([*given[:2], *extra, *given[2:]])
+        assert code == (130 if stopped else 0), f"{' '.join(words)}\n{capfd.readouterr().err}"
         ran += 1
     assert ran >= 3
+
+
+def press_ctrl_c() -> None:
+    """Stop the training of this process once its third step is done."""
+    for _ in range(1200):
+        for lock in Path("runs").glob("*/training/lock.json"):
+            metrics = lock.with_name("metrics.jsonl")
+            if metrics.is_file() and '"step": 3,' in metrics.read_text():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
+        time.sleep(0.05)
 
 
 def test_python_in_the_readme_runs(tmp_path):

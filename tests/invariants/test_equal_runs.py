@@ -1,43 +1,221 @@
-"""Options that may change speed or memory but not the numbers."""
+"""Options that may change speed or memory but not the numbers: fp32, dropout 0, within 1e-6.
+
+Each comparison has a planted error that must break it.
+"""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import torch
+from faults.training import make, make_base, options
 
 from tunewright import train
+from tunewright.accel import order
+from tunewright.artifacts import load_artifact
+from tunewright.config.load import config_of_source
+from tunewright.train import _course, _trainer
 
-
-def losses(artifact) -> list[float]:
-    rows = [json.loads(x) for x in (artifact.path / "metrics.jsonl").read_text().splitlines()]
-    return [
-        row.get("loss", row.get("eval_loss")) for row in rows if {"loss", "eval_loss"} & row.keys()
-    ]
-
-
-ONE_EPOCH = (
-    "train.num_train_epochs=1",
-    "train.dtype=float32",
+SAME = 1e-6
+"""Relative; sums of float32 in another order differ by about 1e-7."""
+PLAIN = (
+    "train.max_steps=10",
+    "train.eval_steps=5",
+    "train.save_steps=10",
+    "train.lora.lora_dropout=0",
+    "train.gradient_checkpointing=false",
     "train.train_sampling_strategy=random",
+    "train.per_device_train_batch_size=8",
+    "train.gradient_accumulation_steps=1",
 )
 
 
 @pytest.fixture(scope="module")
-def plain(trained, make_config):
-    return train(make_config(*ONE_EPOCH), trained[1])
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("equal")
+    make(folder)
+    for kind in ("llama", "mistral"):
+        make_base(folder / kind, kind)
+    return folder
 
 
+@pytest.fixture(scope="module")
+def losses(root, tmp_path_factory):
+    """Return a function that trains with some options and gives the losses and gradient norms."""
+
+    def run(*changes: str) -> list[float]:
+        folder = tmp_path_factory.mktemp("run")
+        settings = [*options(root, folder / "run"), *PLAIN, *changes]
+        config = config_of_source(str(root / "rows.jsonl"), settings)
+        return numbers(train(config, load_artifact(root / "run" / "dataset", "dataset")))
+
+    return run
+
+
+def numbers(adapter) -> list[float]:
+    rows = [json.loads(x) for x in (adapter.path / "metrics.jsonl").read_text().splitlines()]
+    return [row[n] for row in rows for n in ("loss", "grad_norm", "eval_loss") if n in row]
+
+
+@pytest.fixture(scope="module")
+def plain(losses):
+    return {kind: losses(*base_of(kind)) for kind in ("qwen3", "llama", "mistral")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def base_folder(root):
+    base_of.root = root
+
+
+def base_of(kind: str) -> list[str]:
+    return [] if kind == "qwen3" else [f"model.model_name_or_path={base_of.root / kind}"]
+
+
+def same(found: list[float], wanted: list[float]) -> bool:
+    assert len(found) == len(wanted) == 23
+    return found == pytest.approx(wanted, rel=SAME)
+
+
+ONE_BY_ONE = ("train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8")
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "mistral"])
 @pytest.mark.parametrize(
-    "changes",
-    [
-        ("train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=4"),
-        ("train.gradient_checkpointing=true",),
-    ],
-    ids=["8 rows at once = 2 rows, 4 times", "checkpointing on = off"],
+    "changes", [ONE_BY_ONE, ("train.gradient_checkpointing=true",)], ids=["8x1 = 1x8", "recomputed"]
 )
-def test_same_losses(trained, make_config, plain, changes):
-    other = train(make_config(*ONE_EPOCH, *changes), trained[1])
-    # Trainer weights evaluation by rows of a batch: only what one batch holds is comparable exactly.
-    want = [x for x in losses(plain)[1::2] if x]
-    got = [x for x in losses(other)[1::2] if x]
-    assert len(want) == len(got) >= 2
-    assert got == pytest.approx(want, rel=2e-4)
+def test_the_same_numbers(losses, plain, kind, changes):
+    assert same(losses(*base_of(kind), *changes), plain[kind])
+
+
+def test_bucketed_is_plain(losses, plain, monkeypatch):
+    """Rows of a step in the order of their length, or as they come: the same step."""
+    bucketed = losses(*ONE_BY_ONE[:1], "train.gradient_accumulation_steps=8")
+    monkeypatch.setattr(order, "by_length", lambda rows, lengths: list(rows))
+    unsorted = losses("train.per_device_train_batch_size=2", "train.gradient_accumulation_steps=4")
+    assert same(unsorted, plain["qwen3"])
+    assert same(bucketed, plain["qwen3"])
+
+
+def test_a_row_too_few_is_noticed(losses, plain, monkeypatch):
+    """The planted error of the comparisons above: batches weigh alike, whatever their tokens."""
+    forward_backward = _trainer.Trainer._forward_backward
+
+    def by_rows(self, model, inputs, items, rows):
+        labels = sum((b["labels"][:, 1:] != -100).sum() for b in self._step_batches)
+        own = (inputs["labels"][:, 1:] != -100).sum()
+        return forward_backward(self, model, inputs, own * labels / labels * 8, rows)
+
+    monkeypatch.setattr(_trainer.Trainer, "_forward_backward", by_rows)
+    assert not same(losses(*ONE_BY_ONE), plain["qwen3"])
+
+
+def test_another_row_is_noticed(losses, plain, monkeypatch):
+    def swapped(*args, **kwargs):
+        rows = epoch_order(*args, **kwargs)
+        return [rows[-1], *rows[1:-1], rows[0]]
+
+    epoch_order = order.epoch_order
+    monkeypatch.setattr(_course, "epoch_order", swapped)
+    assert not same(losses(), plain["qwen3"])
+
+
+class Memory:
+    """Memory that runs out: at given calls of the model, or for more rows than fit."""
+
+    def __init__(self, trainer: type, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: set[int] = set()
+        self.evaluations = False
+        self.halved = 0
+        backward, evaluated = trainer.compute_loss, trainer._halved
+
+        def compute_loss(this, model, inputs, *args, **kwargs):
+            training = this.model.training
+            step, rows = this.state.global_step + 1, len(inputs["input_ids"])
+            due = step in self.steps if training else self.evaluations and step > 1
+            loss = backward(this, model, inputs, *args, **kwargs)
+            if due and rows > (2 if training else 1):
+                if training:
+                    # Half of the gradient is written when memory runs out in the backward pass.
+                    (loss * 3).backward()
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return loss
+
+        def halved(this, *args):
+            self.halved += 1
+            return evaluated(this, *args)
+
+        monkeypatch.setattr(trainer, "compute_loss", compute_loss)
+        monkeypatch.setattr(trainer, "_halved", halved)
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    return Memory(_trainer.Trainer, monkeypatch)
+
+
+@pytest.mark.parametrize("step", [1, 7])
+@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
+def test_out_of_memory_in_a_step(losses, plain, memory, step, shape):
+    """Halved twice, from the same step on, whether it is the first batch of the step or a later one."""
+    memory.steps = {step, step + 1}
+    rows, passes = shape
+    found = losses(
+        f"train.per_device_train_batch_size={rows}", f"train.gradient_accumulation_steps={passes}"
+    )
+    assert memory.halved == (2 if rows == 8 else 1)
+    assert same(found, plain["qwen3"])
+
+
+def test_out_of_memory_in_an_evaluation(losses, plain, memory):
+    memory.evaluations = True
+    found = losses()
+    assert memory.halved >= 2
+    assert same(found, plain["qwen3"])
+
+
+def test_a_gradient_that_is_not_put_back_is_noticed(losses, plain, memory, monkeypatch):
+    monkeypatch.setattr(_trainer.Trainer, "_redo", lambda *_: None)
+    memory.steps = {1}
+    assert not same(losses(), plain["qwen3"])
+
+
+def launched(root: Path, run: Path, processes: int, *changes: str) -> list[float]:
+    """Train in several processes, as `torchrun` starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [w for o in (*options(root, run), *PLAIN, *changes) for w in ("--set", o)]
+    command = [sys.executable, "-m", "tunewright", "train", str(root / "run.yaml"), *flags]
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            command,
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(processes)
+    ]
+    said = [process.communicate(timeout=180) for process in started]
+    assert all(process.returncode == 0 for process in started), said
+    assert said[1][0] == b""
+    return numbers(load_artifact(run / "adapter", "adapter"))
+
+
+def test_two_processes_are_one(root, plain, tmp_path):
+    import shutil
+
+    run = tmp_path / "run"
+    shutil.copytree(root / "run" / "dataset", run / "dataset")
+    found = launched(root, run, 2, "train.per_device_train_batch_size=4")
+    assert same(found, plain["qwen3"])

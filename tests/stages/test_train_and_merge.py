@@ -73,8 +73,8 @@ def test_divergence_stops_with_the_step(trained, make_config):
     assert "step" in caught.value.problems[0].where
 
 
-def test_interrupted_training_leaves_nothing(trained, make_config):
-    _, dataset, _ = trained
+def test_interrupted_training_leaves_no_adapter_and_goes_on(trained, make_config):
+    _, dataset, adapter = trained
 
     class Stop:
         def started(self, *_): ...
@@ -87,7 +87,9 @@ def test_interrupted_training_leaves_nothing(trained, make_config):
     with pytest.raises(KeyboardInterrupt):
         train(config, dataset, listener=Stop())
     left = [p.name for p in Path(config.run_dir).iterdir() if p.is_dir()]
-    assert left == []
+    assert left == ["training"]
+    made = train(config, dataset)
+    assert made.files["adapter_model.safetensors"] == adapter.files["adapter_model.safetensors"]
 
 
 def test_plan_says_what_will_happen(trained):
@@ -98,7 +100,9 @@ def test_plan_says_what_will_happen(trained):
     assert facts["trainable_parameters"] == sum(
         p.numel() for n, p in model.named_parameters() if "lora_" in n
     )
-    assert {choice["name"] for choice in facts["choices"]} == {"dtype", "train_sampling_strategy"}
+    assert facts["choices"] == adapter.facts["choices"] or {
+        choice["name"]: choice["value"] for choice in facts["choices"]
+    } == {choice["name"]: choice["value"] for choice in adapter.facts["choices"]}
 
 
 def test_plan_refuses_everything_wrong_at_once(trained, make_config, monkeypatch):

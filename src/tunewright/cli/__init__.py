@@ -1,12 +1,14 @@
 """The command line: parses, calls, prints. Errors become a code, a place and a fix."""
 
+import logging
 import os
 import signal
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 
@@ -15,6 +17,7 @@ import click
 from tunewright.cli.commands import cli
 from tunewright.cli.text import visible, visible_json
 from tunewright.errors import CODES, Problem, TunewrightError
+from tunewright.machine import process_rank
 
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -34,9 +37,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
         warnings.simplefilter("ignore")
+        # It speaks as soon as it is imported, of kernels that nobody asked for.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _terminate)
+    with _one_voice():
+        return _run(args, debug=debug)
+
+
+@contextmanager
+def _one_voice() -> Generator[None]:
+    """Keep what a launcher started beside the first process from telling the same again; errors are told."""
+    if not process_rank():
+        yield
+        return
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def _run(args: Sequence[str], *, debug: bool) -> int:
     try:
-        cli.main(args=args, prog_name="tunewright", standalone_mode=False)
+        cli.main(args=list(args), prog_name="tunewright", standalone_mode=False)
     except TunewrightError as error:
         _show(error.problems)
         _show_json(error, args)
@@ -86,8 +106,11 @@ def _show_json(error: TunewrightError, args: Sequence[str]) -> None:
 
 
 def _internal(error: Exception) -> Problem:
-    file = Path(tempfile.gettempdir()) / f"tunewright-{os.getpid()}.log"
-    file.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    place = str(Path(tempfile.gettempdir()) / f"tunewright-{os.getpid()}.log")
+    try:
+        Path(place).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError:
+        place = "no log, since it could not be written"
     reason = (str(error).strip().splitlines() or [""])[0]
     message = f"{type(error).__name__}: {reason}"
-    return Problem("E_INTERNAL", message, str(file), CODES["E_INTERNAL"].fix)
+    return Problem("E_INTERNAL", message, place, CODES["E_INTERNAL"].fix)

@@ -5,14 +5,31 @@ from typing import Any, cast
 
 import click
 
-from tunewright.cli.options import BAD_ROWS, JSON, MAX_BAD, SET, bad_rows, given, refuse_together
+from tunewright.cli.options import (
+    BAD_ROWS,
+    JSON,
+    MAX_BAD,
+    SET,
+    bad_rows,
+    given,
+    hyphened,
+    note,
+    refuse_together,
+)
+from tunewright.cli.recipes import init
 from tunewright.cli.store import store
+from tunewright.cli.training import COMMANDS
+from tunewright.cli.verify import verify
+from tunewright.cli.watch import watch
 
 Function = Callable[..., Any]
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": hyphened,
+    },
     epilog="Start with: tunewright demo. Every command takes --debug, which shows tracebacks.",
 )
 @click.version_option(package_name="tunewright")
@@ -34,8 +51,8 @@ def _stage(
     from tunewright import pipeline
     from tunewright.cli import render
 
-    config = pipeline.config_of(target, overrides)
     with render.progress() as listener:
+        config = pipeline.config_of(target, overrides, note=listener.said)
         artifact = pipeline.run_stage(
             config, cast("pipeline.Stage", name), listener=listener, **options
         )
@@ -48,16 +65,18 @@ def _run(
     from tunewright import pipeline
     from tunewright.cli import render
 
-    config = pipeline.config_of(target, overrides)
-    try:
-        with render.progress() as listener:
+    refusal = None
+    with render.progress() as listener:
+        config = pipeline.config_of(target, overrides, note=listener.said)
+        try:
             outcomes = pipeline.run(
                 config, until=cast("pipeline.Stage | None", until), listener=listener
             )
-    except pipeline.PublishingRefusedError as refusal:
-        render.outcomes(config, refusal.outcomes, as_json=as_json)
-        raise
+        except pipeline.PublishingRefusedError as error:
+            refusal, outcomes = error, error.outcomes
     render.outcomes(config, outcomes, as_json=as_json)
+    if refusal is not None:
+        raise refusal
 
 
 @cli.command()
@@ -163,26 +182,6 @@ def check(
 
 @cli.command()
 @_target
-def plan(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Tell what can be known before training: steps, memory, disk, and why.
-
-    Example: tunewright plan author.yaml --json
-    """
-    _stage("plan", target, overrides, as_json)
-
-
-@cli.command()
-@_target
-def train(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Train a LoRA adapter on the dataset and keep the best evaluation.
-
-    Example: tunewright train author.yaml
-    """
-    _stage("train", target, overrides, as_json)
-
-
-@cli.command()
-@_target
 def compare(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Compare base and tuned: samples, transfer score, perplexity, memorisation.
 
@@ -249,8 +248,8 @@ def push(
     flags = given(
         publish__hub_dataset_id=repo_id, publish__hub_private=private, publish__license=licence
     )
-    config = pipeline.config_of(target, (*overrides, *flags))
     with render.progress() as listener:
+        config = pipeline.config_of(target, (*overrides, *flags), note=listener.said)
         made = pipeline.push(config, dry_run=dry_run, listener=listener)
     render.pushed(made, as_json=as_json)
 
@@ -280,9 +279,9 @@ def serve(target: str, overrides: tuple[str, ...], host: str | None, port: int |
     from tunewright.serve import serve as serve_forever
 
     flags = given(serve__host=host, serve__port=port)
-    config = pipeline.config_of(target, (*overrides, *flags))
-    exported = pipeline.exported_of(config)
     with render.progress() as listener:
+        config = pipeline.config_of(target, (*overrides, *flags), note=listener.said)
+        exported = pipeline.exported_of(config)
         serve_forever(config, exported, listener=listener)
 
 
@@ -298,13 +297,13 @@ def chat(target: str, overrides: tuple[str, ...]) -> None:
     from tunewright.cli import render
     from tunewright.serve import chat as talk
 
-    config = pipeline.config_of(target, overrides)
+    config = pipeline.config_of(target, overrides, note=note)
     talk(config, pipeline.exported_of(config), ask=render.ask, say=render.say)
 
 
 @cli.group("config")
 def config_group() -> None:
-    """Show the resolved config, or the schema."""
+    """Show the resolved config or the schema; rewrite other tools' configs."""
 
 
 @config_group.command("show")
@@ -320,9 +319,40 @@ def config_show(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     from tunewright.config.load import dump_config
     from tunewright.pipeline import config_of
 
-    config = config_of(target, overrides)
+    config = config_of(target, overrides, note=note)
     as_text = visible_json(config.model_dump(mode="json")) if as_json else dump_config(config)
     click.echo(as_text.rstrip())
+
+
+@config_group.command("convert")
+@click.argument("target", metavar="FILE")
+@SET
+@JSON
+@click.option("--out", metavar="NEW.yaml", help="Write it there, where no file is yet.")
+def config_convert(target: str, overrides: tuple[str, ...], as_json: bool, out: str | None) -> None:
+    """Rewrite an Axolotl config, or a TRL script's, in Tunewright's keys; print what differs from defaults.
+
+    Example: tunewright config convert qlora.yaml --out author.yaml
+    """
+    from tunewright.cli.text import visible_json
+    from tunewright.config.convert import as_yaml, essentials, write_new
+    from tunewright.config.load import load
+
+    loaded = load(target, overrides)
+    text = as_yaml(loaded)
+    if out is not None:
+        write_new(out, text)
+    if as_json:
+        facts = {
+            "dialect": loaded.dialect,
+            "config": essentials(loaded.config),
+            "notes": loaded.notes,
+        }
+        click.echo(visible_json(facts | ({"path": out} if out else {})))
+    else:
+        click.echo(text.rstrip() if out is None else out)
+        for line in loaded.notes if out else ():
+            note(line)
 
 
 @config_group.command("schema")
@@ -336,4 +366,5 @@ def config_schema() -> None:
     click.echo(schema())
 
 
-cli.add_command(store)
+for command in (store, init, verify, watch, *COMMANDS):
+    cli.add_command(command)

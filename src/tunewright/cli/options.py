@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from tunewright.cli.text import visible
+
 SET = click.option(
     "--set",
     "overrides",
@@ -66,3 +68,13 @@ def refuse_together(*, show: int | None, against: str | None, out: str | None) -
         if out is not None and value is not None:
             message = f"--fix writes, {flag} looks: check the result of --fix with {flag}."
             raise click.UsageError(message)
+
+
+def note(text: str) -> None:
+    """Print what there is to say about a config, beside the result."""
+    click.echo(visible(text), err=True)
+
+
+def hyphened(word: str) -> str:
+    """Return a flag or command with hyphens for underscores: job launchers write either."""
+    return word.replace("_", "-")

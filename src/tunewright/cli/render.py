@@ -17,35 +17,48 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tunewright.artifacts import Artifact
 from tunewright.cli.text import visible, visible_json
 from tunewright.config.schema import Config
-from tunewright.events import Listener
+from tunewright.events import SILENT, Listener
+from tunewright.machine import process_rank
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
 from tunewright.publish.store import Version
 
+ROOMY = 110
+"""Columns of a terminal that has room for wide bars."""
+
 
 @contextmanager
 def progress() -> Generator[Listener]:
-    """Give a listener: bars in a terminal, a line a stage otherwise."""
+    """Give a listener: bars in a terminal, a line a stage otherwise; of several processes the first tells."""
+    if process_rank():
+        yield SILENT
+        return
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Lines(console)
         return
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description:<16}"),
-        BarColumn(bar_width=24),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=24 if console.width >= ROOMY else 8),
         MofNCompleteColumn(),
         TextColumn("{task.fields[unit]}"),
         TimeElapsedColumn(),
-        TextColumn("[dim]{task.fields[detail]}"),
+        # It takes what the others leave, and loses its end where that is too little.
+        TextColumn(
+            "{task.fields[detail]}",
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            markup=False,
+            style="dim",
+        ),
     )
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, expand=True) as bars:
         listener = Bars(bars)
         yield listener
         listener.finish()
@@ -87,7 +100,7 @@ class Bars:
     def advanced(self, done: int, detail: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, detail=visible(detail)[:48])
+            self._bars.update(self._task, completed=done, detail=visible(detail))
 
     def said(self, text: str) -> None:
         """Print above the bars."""
@@ -240,6 +253,11 @@ def pushed(made: Pushed, *, as_json: bool) -> None:
         _line(console, f"{size:>12,} bytes  {name}")
     done = f"commit {made.commit}" if made.commit else "nothing is uploaded: a dry run"
     _line(console, f"{made.url}: {done}")
+
+
+def line(text: str) -> None:
+    """Print a line of the result."""
+    _line(Console(), text)
 
 
 def facts(values: Mapping[str, Any], *, as_json: bool) -> None:

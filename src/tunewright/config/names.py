@@ -19,3 +19,12 @@ def check_name(name: str) -> str:
             "use 1 to 100 letters, digits, dots, hyphens and underscores, starting with a letter or digit"
         )
     return name
+
+
+def usable_name(text: str) -> str | None:
+    """Return a text as a name, or None where nothing of it can be one."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:100].strip(".-_")
+    try:
+        return check_name(name)
+    except ValueError:
+        return None

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,27 +93,35 @@ def write_gguf(
     Raises:
         TunewrightError: E_MODEL, a tensor is unknown to llama.cpp.
     """
-    writer = GGUFWriter(file, shape.family)
-    _add_shape(writer, shape, type_name)
-    _add_tokenizer(writer, tokenizer)
-    writer.add_name(file.stem)
-    with tensors_of(model, shape, GGMLQuantizationType[type_name]) as tensors:
-        for tensor in tensors:
-            byte_shape = quant_shape_to_byte_shape(tensor.shape, tensor.type)
-            writer.add_tensor_info(
-                tensor.name,
-                byte_shape,
-                np.dtype(np.uint8),
-                math.prod(byte_shape),
-                raw_dtype=tensor.type,
-            )
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for index, tensor in enumerate(tensors, 1):
-            writer.write_tensor_data(quantize(tensor.read(), tensor.type))
-            advanced(index, tensor.name)
-    writer.close()
+    with closing(GGUFWriter(file, shape.family)) as writer:
+        _add_shape(writer, shape, type_name)
+        _add_tokenizer(writer, tokenizer)
+        writer.add_name(file.stem)
+        with tensors_of(model, shape, GGMLQuantizationType[type_name]) as tensors:
+            for tensor in tensors:
+                byte_shape = quant_shape_to_byte_shape(tensor.shape, tensor.type)
+                writer.add_tensor_info(
+                    tensor.name,
+                    byte_shape,
+                    np.dtype(np.uint8),
+                    math.prod(byte_shape),
+                    raw_dtype=tensor.type,
+                )
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for index, tensor in enumerate(tensors, 1):
+                values = quantize(tensor.read(), tensor.type)
+                writer.write_tensor_data(np.ascontiguousarray(values).view(_Written))
+                advanced(index, tensor.name)
+
+
+class _Written(np.ndarray):
+    """An array that tells when a disk is full: numpy says nothing if its last bytes are not taken."""
+
+    def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
+        """Write the bytes as they are."""
+        fid.write(self.data)
 
 
 def size_bytes(model: Path, shape: Shape, type_name: str) -> int:

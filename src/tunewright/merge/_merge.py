@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from tunewright.artifacts import Artifact, load_artifact, sha256, writing
 from tunewright.config.inputs import settings_of
@@ -17,6 +17,7 @@ from tunewright.events import Listener
 from tunewright.machine import require_space
 from tunewright.merge._proof import Agreement, agreement, tensor_differences
 from tunewright.models._load import resolve_model
+from tunewright.models._weights import check_adapter, save_tensors, shapes_of
 from tunewright.models.lora import Lora, read_lora
 
 CARRIED = (
@@ -32,6 +33,7 @@ def merge(config: Config, adapter: Artifact, dataset: Artifact, listener: Listen
     adapter = load_artifact(adapter.path, "adapter", verify=True)
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
     _same_base(base, adapter)
+    check_adapter(adapter.path, shapes_of(base))
     shards = sorted(base.glob("*.safetensors"))
     path = Path(config.run_dir) / "merged"
     require_space(path, sum(shard.stat().st_size for shard in shards))
@@ -60,9 +62,7 @@ def merge_folder(base: Path, adapter: Path, out: Path, listener: Listener) -> in
     shards = sorted(base.glob("*.safetensors"))
     listener.started("merge", len(shards), "shards")
     for done, shard in enumerate(shards, 1):
-        save_file(
-            _merge_shard(shard, lora, deltas, used), out / shard.name, metadata={"format": "pt"}
-        )
+        save_tensors(out / shard.name, _merge_shard(shard, lora, deltas, used))
         listener.advanced(done, shard.name)
     unused = sorted(set(deltas) - used)
     if unused:

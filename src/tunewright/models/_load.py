@@ -11,9 +11,10 @@ from httpx import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import PeftModel
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
 from transformers import (
+    AddedToken,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from tunewright.errors import failure
+from tunewright.models._weights import check_adapter, check_base, is_pickled, shapes_in
 from tunewright.models.chat import Vocabulary
 from tunewright.models.templates import CHOICE, frozen, template_text
 
@@ -34,14 +36,16 @@ def resolve_model(name: str, revision: str | None = None, *, weights: bool = Tru
     """Return the folder of a model: the bundled base, a folder, or a Hub snapshot that is fetched.
 
     Raises:
-        TunewrightError: E_MODEL, the folder lacks files. E_UNSAFE_FORMAT, weights only as pickle.
-            E_HUB, it cannot be fetched.
+        TunewrightError: E_MODEL, the folder lacks files, or one is damaged. E_UNSAFE_FORMAT, weights only
+            as pickle. E_UNSAFE_PATH, its index leads out of it. E_HUB, it cannot be fetched.
     """
     if name == TINY:
         with resources.as_file(resources.files("tunewright.models") / "assets" / "tiny") as path:
             folder = path
     elif Path(name).is_dir():
         folder = Path(name)
+    elif is_pickled(name):
+        raise failure("E_UNSAFE_FORMAT", "The weights are pickled.", where=name)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise failure("E_MODEL", "There is no such model folder.", where=name)
     else:
@@ -67,7 +71,7 @@ def _require(folder: Path, *, weights: bool) -> None:
     names = {p.name for p in folder.iterdir()}
     missing = [n for n in ("config.json", "tokenizer.json") if n not in names]
     if weights and not any(n.endswith(".safetensors") for n in names):
-        if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
+        if any(map(is_pickled, names)):
             raise failure("E_UNSAFE_FORMAT", "The weights are pickled.", where=folder)
         missing.append("*.safetensors")
     if missing:
@@ -84,6 +88,8 @@ def _require(folder: Path, *, weights: bool) -> None:
             "config.json asks to run code ('auto_map').",
             where=folder / "config.json",
         )
+    if weights:
+        check_base(folder)
 
 
 def _require_tokenizer(file: Path) -> None:
@@ -95,12 +101,15 @@ def _require_tokenizer(file: Path) -> None:
         ) from error
 
 
-def load_tokenizer(folder: Path, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def load_tokenizer(
+    folder: Path, chat_template: str | None = None, extra_special_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerFast:
     """Return the tokenizer of a model folder.
 
     Args:
         folder: The model's, or an adapter's.
         chat_template: Name or file of a template to use in place of its own.
+        extra_special_tokens: Special tokens that it is given beside its own.
 
     Raises:
         TunewrightError: E_MODEL, it is not a fast tokenizer, has no chat template or no end of sequence.
@@ -123,6 +132,9 @@ def load_tokenizer(folder: Path, chat_template: str | None = None) -> PreTrained
             where=folder,
             fix="Name one as `eos_token` in tokenizer_config.json.",
         )
+    new = [token for token in extra_special_tokens if token not in tokenizer.all_special_tokens]
+    if new:
+        tokenizer.add_tokens([AddedToken(token, special=True) for token in new])
     template = template_text(chat_template) if chat_template else _own_template(tokenizer, folder)
     tokenizer.chat_template = frozen(template)
     if tokenizer.pad_token is None:
@@ -244,9 +256,63 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
 
 
 def load_tuned(base: Path, adapter: Path, dtype: str = "float32") -> PeftModel:
-    """Return the base with the adapter on it; `with model.disable_adapter()` gives the base."""
+    """Return the base with the adapter on it; `with model.disable_adapter()` gives the base.
+
+    The embedding grows where the adapter was trained with more tokens than the base has rows for.
+
+    Raises:
+        TunewrightError: E_MODEL, see `load_model`. E_ARTIFACT_INVALID or E_UNSAFE_FORMAT, see
+            `check_adapter`.
+    """
     try:
-        return PeftModel.from_pretrained(load_model(base, dtype), adapter).eval()
+        model = load_model(base, dtype)
+        check_adapter(adapter, shapes_in(model))
+        grow(model, rows_needed(adapter))
+        return PeftModel.from_pretrained(model, adapter).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         message = f"The adapter cannot be loaded: {_reason(error)}"
         raise failure("E_ARTIFACT_INVALID", message, where=adapter) from error
+
+
+def rows_needed(adapter: Path) -> int:
+    """Return how many rows of the embedding an adapter was trained with, as far as its files tell."""
+    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    trained = settings.get("trainable_token_indices") or {}
+    lists = trained.values() if isinstance(trained, dict) else [trained]
+    rows = [1 + index for indices in lists for index in indices]
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        whole = [name for name in file.keys() if name.endswith(_EMBEDDINGS)]  # noqa: SIM118
+        rows += [file.get_slice(name).get_shape()[0] for name in whole]
+    return max(rows, default=0)
+
+
+_EMBEDDINGS = (".embed_tokens.weight", ".lm_head.weight")
+
+
+def grow(model: PreTrainedModel, rows: int) -> None:
+    """Give embedding and head at least `rows` rows; a new row is the mean of those there are.
+
+    The number stays a multiple of 64 or 8 where the base's is one, since kernels are faster then. It is
+    the same rows each time, so that an adapter finds the embedding that it was trained on.
+    """
+    have = _ends(model)[0].shape[0]
+    if rows <= have:
+        return
+    multiple = next(m for m in (64, 8, 1) if have % m == 0)
+    wanted = -(-rows // multiple) * multiple
+    model.resize_token_embeddings(wanted, mean_resizing=False)
+    set_to_mean(model, list(range(have, wanted)), have)
+
+
+@torch.no_grad()
+def set_to_mean(model: PreTrainedModel, rows: Sequence[int], known: int) -> None:
+    """Set rows of embedding and head to the mean of the first `known` ones."""
+    for weight in _ends(model):
+        weight[rows] = weight[:known].mean(dim=0, dtype=torch.float32).to(weight.dtype)
+
+
+def _ends(model: PreTrainedModel) -> Sequence[torch.Tensor]:
+    """Return the weights of embedding and head; one where they are tied."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [layer.get_parameter("weight") for layer in layers if layer is not None]
+    return weights[:1] if weights[0] is weights[-1] else weights

@@ -8,7 +8,14 @@ from pathlib import Path
 from tunewright.errors import Problem, TunewrightError
 
 PREFIX = "base_model.model."
-_UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
+_UNSUPPORTED = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "trainable_token_indices",
+    "lora_bias",
+)
 
 
 @dataclass(frozen=True)

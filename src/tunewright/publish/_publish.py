@@ -11,7 +11,7 @@ import errno
 import secrets
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -178,8 +178,14 @@ def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | No
             if named is not None:
                 raise _taken(root, named) from error
             continue
-        for parent in (home, home.parent, root):
-            fsync(parent)
+        try:
+            for parent in (home, home.parent, root):
+                fsync(parent)
+        except OSError:
+            # Not known to be on disk, so not published: out of sight, and then gone with the hidden folder.
+            with suppress(OSError):
+                (home / version).rename(folder)
+            raise
         return version
 
 

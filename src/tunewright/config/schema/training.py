@@ -160,6 +160,12 @@ class TrainSection(Section):
     logging_steps: int = Field(
         default=1, ge=1, description="Optimizer steps between rows of the metrics log."
     )
+    sample_prompts: int = Field(
+        default=2,
+        ge=0,
+        le=20,
+        description="Held-out prompts that the model answers at evaluations, for `watch`; 0: none.",
+    )
     report_to: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = Field(
         default=(), description="Where metrics go beside the metrics log."
     )

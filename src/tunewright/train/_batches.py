@@ -1,0 +1,28 @@
+"""A batch in parts, for when it does not fit in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+Batch = dict[str, Any]
+
+
+def parts_of(inputs: Batch, rows: int) -> Iterator[Batch]:
+    """Give a padded batch in parts of at most `rows` rows, each padded to its own longest row."""
+    count = len(inputs["input_ids"])
+    if rows >= count:
+        yield dict(inputs)
+        return
+    for start in range(0, count, rows):
+        part = {name: tensor[start : start + rows] for name, tensor in inputs.items()}
+        longest = int(part["attention_mask"].sum(1).max())
+        yield {name: tensor[:, :longest] for name, tensor in part.items()}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out, of the device or of this machine."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )

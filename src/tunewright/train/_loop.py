@@ -1,0 +1,279 @@
+"""What a training is made of: rows, choices, identity, model, trainer."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from peft.utils.other import TrainableTokensWrapper
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    set_seed,
+)
+from trl.trainer.sft_config import SFTConfig
+
+from tunewright.accel import Choice
+from tunewright.artifacts import Artifact
+from tunewright.config.schema import Config
+from tunewright.errors import failure
+from tunewright.machine import library_versions, process_count
+from tunewright.models._load import device, load_tokenizer, resolve_model
+from tunewright.models.families import read_shape
+from tunewright.models.messages import messages_of
+from tunewright.train._adapter import build, keeping_float32, pinned
+from tunewright.train._choices import choose
+from tunewright.train._course import Order, Rules, Snapshot
+from tunewright.train._monitor import Metrics, Samples, held_out
+from tunewright.train._plan import eval_interval, refuse, total_steps
+from tunewright.train._rows import read_side, token_rows
+from tunewright.train._trackers import tracking
+from tunewright.train._trainer import Trainer
+from tunewright.train.divergence import Watchdog
+from tunewright.train.schedule import Schedule
+
+Row = Mapping[str, Any]
+NO_MATTER = frozenset(
+    [
+        "report_to",
+        "run_name",
+        "project",
+        "save_total_limit",
+        "dataloader_num_workers",
+        "sample_prompts",
+    ]
+)
+"""Options of training that change nothing of what is computed, so that a resumed run may have others."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training needs beside the model.
+
+    Attributes:
+        base: Folder of the base.
+        tokenizer: With its chat template.
+        rows: Token rows to train on, with the line of each.
+        eval_rows: The held-out ones.
+        choices: What was decided, by name.
+        micro: Rows of a forward pass.
+        accumulation: Forward passes of a step.
+        schedule: Steps, evaluations, checkpoints.
+        identity: What the training is started from.
+        device: Kind of device.
+        prompts: Held-out prompts that the model answers at evaluations.
+        dataset: The file that the rows come from, for messages.
+    """
+
+    base: Path
+    tokenizer: PreTrainedTokenizerFast
+    rows: Sequence[Row]
+    eval_rows: Sequence[Row]
+    choices: Mapping[str, Choice]
+    micro: int
+    accumulation: int
+    schedule: Schedule
+    identity: Mapping[str, Any]
+    device: str
+    prompts: Sequence[Any]
+    dataset: Path
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows of an optimizer step, all processes together."""
+        return self.micro * self.accumulation * process_count()
+
+
+def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None) -> Prepared:
+    """Return what a training needs; `before` is what one that was interrupted was started from.
+
+    What was decided then stays decided: a choice that was measured could fall differently today.
+
+    Raises:
+        TunewrightError: Everything that makes the training impossible.
+    """
+    options = config.train
+    base = resolve_model(config.model.model_name_or_path, config.model.revision)
+    tokenizer = load_tokenizer(base, config.model.chat_template, config.model.extra_special_tokens)
+    limits = {"train": options.max_train_samples, "eval": options.max_eval_samples}
+    raw = {side: read_side(dataset.path / f"{side}.jsonl", n) for side, n in limits.items()}
+    sides = {side: token_rows(rows, tokenizer, options) for side, rows in raw.items()}
+    if not sides["train"] or not sides["eval"]:
+        message = "A side of the split has no row left."
+        raise failure("E_NOTHING_TO_LEARN", message, where=dataset.path)
+    shape = read_shape(base)
+    where = device()
+    refuse(config, shape, tokenizer, where)
+    given = options.model_dump(mode="json", exclude=set(NO_MATTER))
+    if before is not None and (before.get("device"), before.get("train")) == (where, given):
+        choices = {given["name"]: Choice(**given) for given in before["choices"]}
+    else:
+        choices = choose(config, shape, sides["train"], where)
+    micro = int(choices["per_device_train_batch_size"].value)
+    accumulation = int(choices["gradient_accumulation_steps"].value)
+    steps = options.max_steps or total_steps(len(sides["train"]), options)
+    interval = eval_interval(steps, len(sides["train"]), options)
+    identity = {
+        "model": config.model.model_name_or_path,
+        "base": {"revision": config.model.revision, "files": pinned(base, config.model.revision)},
+        "dataset": {name: dataset.files[name] for name in ("train.jsonl", "eval.jsonl")},
+        "rows": {side: _digest([_for_model(row) for row in rows]) for side, rows in sides.items()},
+        "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
+        "chat_template": _digest(str(tokenizer.chat_template)),
+        "seed": config.seed,
+        "train": given,
+        "choices": [asdict(choice) for choice in choices.values()],
+        "steps": steps,
+        **_environment(where, choices["dtype"].value),
+    }
+    return Prepared(
+        base=base,
+        tokenizer=tokenizer,
+        rows=sides["train"],
+        eval_rows=sides["eval"],
+        choices=choices,
+        micro=micro,
+        accumulation=accumulation,
+        schedule=Schedule(
+            steps=steps,
+            eval_steps=interval,
+            save_steps=min(options.save_steps or interval, steps),
+            patience=options.early_stopping_patience,
+            threshold=options.early_stopping_threshold,
+        ),
+        identity=identity,
+        device=where,
+        prompts=held_out([messages_of(row) for row in raw["eval"]], count=options.sample_prompts),
+        dataset=dataset.path / "train.jsonl",
+    )
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _environment(where: str, dtype: str) -> dict[str, Any]:
+    """Return what of the machine decides the last bits of a result."""
+    name = torch.cuda.get_device_name() if where == "cuda" else platform.machine()
+    return {
+        "device": where,
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "world_size": process_count(),
+        "dtype": dtype,
+        "versions": library_versions(),
+    }
+
+
+def tuned_model(config: Config, prepared: Prepared) -> PeftModel:
+    """Return the base with its new adapter, every random number generator seeded.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE, E_MODEL.
+    """
+    model = build(
+        prepared.base,
+        prepared.tokenizer,
+        config.train,
+        dtype=prepared.choices["dtype"].value,
+        device=prepared.device,
+        seed=config.seed,
+        extra_special_tokens=config.model.extra_special_tokens,
+        calibration=prepared.rows,
+    )
+    head = cast("PreTrainedModel", model.get_base_model()).get_output_embeddings()
+    if isinstance(head, TrainableTokensWrapper):
+        # TRL reads the bias of the head, which PEFT's wrapper does not pass on.
+        cast("Any", head).bias = None
+    set_seed(config.seed)
+    return model
+
+
+def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
+    """Return what TRL is told; order, evaluations and checkpoints are our own."""
+    options = config.train
+    steps = prepared.schedule.steps
+    warmup = options.warmup_steps
+    checkpointing = prepared.choices["gradient_checkpointing"].value == "true"
+    given = SFTConfig(
+        output_dir=str(folder),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        num_train_epochs=options.num_train_epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=prepared.micro,
+        per_device_eval_batch_size=options.per_device_eval_batch_size or prepared.micro,
+        gradient_accumulation_steps=prepared.accumulation,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler_type,
+        warmup_steps=min(warmup, steps) if warmup is not None else options.warmup_ratio,
+        weight_decay=options.weight_decay,
+        adam_beta1=options.adam_beta1,
+        adam_beta2=options.adam_beta2,
+        adam_epsilon=options.adam_epsilon,
+        max_grad_norm=options.max_grad_norm,
+        optim=prepared.choices["optim"].value,
+        gradient_checkpointing=checkpointing,
+        dataloader_num_workers=options.dataloader_num_workers,
+        eval_strategy="no",
+        save_strategy="no",
+        logging_steps=options.logging_steps,
+        logging_nan_inf_filter=False,
+        bf16=False,
+        use_cpu=prepared.device == "cpu",
+        dataloader_pin_memory=prepared.device == "cuda",
+        ddp_find_unused_parameters=False,
+        deepspeed=options.deepspeed,
+        disable_tqdm=True,
+        seed=config.seed,
+        **tracking(options, config.name),
+    )
+    # Several cards without a launcher: the first one, in place of the data parallelism that TRL refuses.
+    given._n_gpu = min(1, given.n_gpu)
+    return given
+
+
+def make_trainer(
+    model: PeftModel,
+    given: SFTConfig,
+    prepared: Prepared,
+    *,
+    schedule: Schedule,
+    metrics: Metrics,
+    save: Callable[[Snapshot], None],
+    said: Callable[[str, str], None],
+    callbacks: Sequence[TrainerCallback],
+) -> Trainer:
+    """Return the trainer, ready to run."""
+    lines = [row["number"] for row in prepared.rows]
+    rules = Rules(
+        order=Order(
+            [len(row["input_ids"]) for row in prepared.rows],
+            rows_a_step=prepared.rows_a_step,
+            strategy=prepared.choices["train_sampling_strategy"].value,
+            seed=given.seed,
+        ),
+        schedule=schedule,
+        watchdog=Watchdog(len(prepared.tokenizer), lambda row: f"{prepared.dataset}:{lines[row]}"),
+        save=save,
+        said=said,
+    )
+    with keeping_float32(model):
+        return Trainer(
+            model,
+            given,
+            *([_for_model(row) for row in side] for side in (prepared.rows, prepared.eval_rows)),
+            rules=rules,
+            callbacks=[metrics, Samples(metrics, prepared.prompts, prepared.tokenizer), *callbacks],
+            processing_class=prepared.tokenizer,
+        )
+
+
+def _for_model(row: Row) -> dict[str, Any]:
+    return {"input_ids": row["input_ids"], "labels": row["labels"]}

@@ -1,0 +1,22 @@
+"""What the processes of one training do together."""
+
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from tunewright.machine import process_count
+from tunewright.train._state import Tensors
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come this far; alone, go on."""
+    if process_count() > 1:
+        PartialState().wait_for_everyone()
+
+
+def of_every_process(tensors: Tensors, values: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:
+    """Return the random states of all processes by `rank/name`."""
+    given = gather_object([(tensors, values)])
+    states = {f"{rank}/{name}": t for rank, (ts, _) in enumerate(given) for name, t in ts.items()}
+    return states, {f"{rank}/": values for rank, (_, values) in enumerate(given)}

@@ -1,0 +1,302 @@
+"""The train stage: a dataset to an adapter, exactly the same one however often it is interrupted."""
+
+import gc
+import json
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tunewright.artifacts import Artifact, load_artifact, writing
+from tunewright.config.inputs import settings_of
+from tunewright.config.schema import Config
+from tunewright.errors import failure
+from tunewright.events import Listener
+from tunewright.machine import library_versions, process_rank
+from tunewright.train._adapter import load_adapter_state, save_adapter
+from tunewright.train._batches import is_out_of_memory
+from tunewright.train._checkpoints import load, retain, save
+from tunewright.train._course import Snapshot
+from tunewright.train._loop import Prepared, arguments, make_trainer, prepare, tuned_model
+from tunewright.train._monitor import Metrics
+from tunewright.train._processes import wait_for_all
+from tunewright.train._start import (
+    CHECKPOINTS,
+    TRAINING,
+    Resume,
+    Start,
+    begin,
+    started_from,
+    write_identity,
+)
+from tunewright.train._trackers import trackers
+from tunewright.train._trainer import Trainer
+from tunewright.train.interrupt import Interrupt, listening
+from tunewright.train.lock import only_one
+from tunewright.train.schedule import Evaluations, best_of
+
+SNAPSHOT_TENSORS = ("adapter_model", "optimizer", "rng_state")
+SNAPSHOT_DOCUMENTS = ("trainer_state", "optimizer", "scheduler", "rng_state", "course")
+
+
+def train(
+    config: Config,
+    dataset: Artifact,
+    listener: Listener,
+    *,
+    resume: Resume,
+    restart: bool,
+    allow_inexact: bool,
+) -> Artifact:
+    """Train the adapter; see the facade."""
+    folder = Path(config.run_dir) / TRAINING
+    first = process_rank() == 0
+    with only_one(folder) if first else nullcontext(), listening(listener.said) as interrupt:
+        prepared = prepare(config, dataset, None if restart else started_from(folder))
+        start = begin(
+            folder,
+            prepared.identity,
+            listener,
+            resume=resume,
+            restart=restart,
+            allow_inexact=allow_inexact,
+            writes=first,
+        )
+        wait_for_all()
+        if start.kind == "finished":
+            listener.said("This training is finished; --restart begins it again.")
+            return load_artifact(Path(config.run_dir) / "adapter", "adapter", verify=True)
+        with _told(folder):
+            return _run(config, dataset, prepared, start, listener, interrupt)
+
+
+def _run(
+    config: Config,
+    dataset: Artifact,
+    prepared: Prepared,
+    start: Start,
+    listener: Listener,
+    interrupt: Interrupt,
+) -> Artifact:
+    started = time.monotonic()
+    folder = Path(config.run_dir) / TRAINING
+    first = process_rank() == 0
+    schedule = replace(prepared.schedule, interrupted=interrupt.requested)
+    metrics = Metrics(
+        folder, listener, total_steps=schedule.steps, device=prepared.device, writes=first
+    )
+    done = start.checkpoint.step if start.checkpoint else 0
+    metrics.resume_at(done)
+
+    def told(kind: str, text: str) -> None:
+        metrics.event(kind, text)
+        listener.said(text)
+
+    costs: list[float] = []
+
+    def keep(snapshot: Snapshot) -> None:
+        began = time.monotonic()
+        save(
+            folder / CHECKPOINTS,
+            snapshot.step,
+            tensors=snapshot.tensors,
+            documents=snapshot.documents,
+            identity=prepared.identity,
+        )
+        tidy(snapshot.documents["course"]["evaluations"])
+        costs.append(time.monotonic() - began)
+
+    def tidy(evaluations: Evaluations) -> None:
+        best = best_of(evaluations)[0] if evaluations[1:] else None
+        retain(folder / CHECKPOINTS, keep=config.train.save_total_limit, best=best)
+
+    given = arguments(config, prepared, folder)
+    model = tuned_model(config, prepared)
+    with trackers(
+        config.train, folder, config.name, listener, step=done, writes=first
+    ) as callbacks:
+        trainer = make_trainer(
+            model,
+            given,
+            prepared,
+            schedule=schedule,
+            metrics=metrics,
+            save=keep,
+            said=told,
+            callbacks=callbacks,
+        )
+        if start.checkpoint is not None:
+            trainer.resume(_snapshot(start))
+            if first:
+                tidy(trainer.course.evaluations)
+            listener.said(f"Going on after step {done} of {schedule.steps}.")
+        listener.started("train", schedule.steps, "steps")
+        listener.advanced(done, "")
+        if done < schedule.steps and not schedule.is_over(trainer.course.evaluations):
+            trainer.run(str(start.checkpoint.path) if start.checkpoint else None)
+    if interrupt.requested():
+        metrics.event("interrupted", f"stopped by signal {interrupt.signal}")
+        interrupt.leave()
+    if first:
+        seconds = {"seconds": time.monotonic() - started, "checkpoint_seconds": sum(costs)}
+        _finish(config, dataset, prepared, trainer, metrics, start, seconds)
+    wait_for_all()
+    return load_artifact(Path(config.run_dir) / "adapter", "adapter")
+
+
+def _snapshot(start: Start) -> Snapshot:
+    saved = start.checkpoint
+    if saved is None:
+        raise TypeError("there is no checkpoint to go on from")
+    return Snapshot(
+        step=saved.step,
+        tensors={name: saved.tensors(name) for name in SNAPSHOT_TENSORS},
+        documents={name: saved.document(name) for name in SNAPSHOT_DOCUMENTS},
+    )
+
+
+def _finish(
+    config: Config,
+    dataset: Artifact,
+    prepared: Prepared,
+    trainer: Trainer,
+    metrics: Metrics,
+    start: Start,
+    seconds: Mapping[str, float],
+) -> None:
+    """Write the adapter of the best evaluation, and mark the training as finished."""
+    folder = Path(config.run_dir) / TRAINING
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    evaluations = trainer.course.evaluations
+    step, loss = best_of(evaluations)
+    load_adapter_state(
+        model, load(folder / CHECKPOINTS / f"checkpoint-{step}").tensors("adapter_model")
+    )
+    facts = {
+        "train_losses": _series(metrics, "loss"),
+        "eval_losses": evaluations,
+        "best_step": step,
+        "best_eval_loss": loss,
+        "steps": evaluations[-1][0],
+        "base": config.model.model_name_or_path,
+        "base_revision": config.model.revision,
+        "base_files": prepared.identity["base"]["files"],
+        "steps_planned": prepared.schedule.steps,
+        **{name: round(value, 3) for name, value in seconds.items()},
+        "choices": prepared.identity["choices"],
+        "rows_at_once": trainer.course.rows_at_once,
+        "inexact": list(start.inexact),
+    }
+    facts["stopped_early"] = facts["steps"] < facts["steps_planned"]
+    facts["gates"] = _gates(facts)
+    metrics.event("finished", f"best held-out loss {loss:.3f} at step {step}")
+    with writing(
+        Path(config.run_dir) / "adapter",
+        "adapter",
+        settings=settings_of(config, "adapter"),
+        parents={"dataset": dataset},
+    ) as draft:
+        save_adapter(
+            model,
+            draft.path,
+            base=config.model.model_name_or_path,
+            revision=config.model.revision,
+        )
+        prepared.tokenizer.save_pretrained(draft.path)
+        (draft.path / "metrics.jsonl").write_text(metrics.text, encoding="utf-8")
+        _write_summary(draft.path, config, dataset, facts)
+        draft.facts |= facts
+    write_identity(folder, prepared.identity, finished=True)
+
+
+def _series(metrics: Metrics, name: str) -> list[tuple[int, float]]:
+    return [(row["step"], row[name]) for row in metrics.rows if name in row]
+
+
+def _gates(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    first = facts["eval_losses"][0][1]
+    return [
+        {
+            "gate": "the held-out loss fell",
+            "value": f"{first:.3f} to {facts['best_eval_loss']:.3f} at step {facts['best_step']}",
+            "limit": "lower than before training",
+            "passed": facts["best_eval_loss"] < first,
+        }
+    ]
+
+
+def _write_summary(
+    folder: Path, config: Config, dataset: Artifact, facts: Mapping[str, Any]
+) -> None:
+    shown = (
+        "best_step",
+        "best_eval_loss",
+        "steps",
+        "steps_planned",
+        "stopped_early",
+        "seconds",
+        "checkpoint_seconds",
+    )
+    summary = {
+        "model_name_or_path": config.model.model_name_or_path,
+        "revision": config.model.revision,
+        "base_files": facts["base_files"],
+        "dataset": {"digest": dataset.digest, "inputs": dataset.facts["inputs"]},
+        "hyperparameters": config.train.model_dump(mode="json"),
+        "choices": facts["choices"],
+        "seed": config.seed,
+        "versions": library_versions(),
+        "bit_exact": not facts["inexact"],
+        "metrics": {name: facts[name] for name in shown},
+    }
+    text = json.dumps(summary, indent=1, ensure_ascii=False)
+    (folder / "training_summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what ends a training from below into an error that says what to do.
+
+    Raises:
+        TunewrightError: E_OOM, E_WORKER_DIED.
+    """
+    try:
+        with _workers_unheard():
+            yield
+    except (RuntimeError, MemoryError, ConnectionError) as error:
+        if is_out_of_memory(error):
+            message = f"Memory ran out before a step could be run: {_first_line(error)}."
+            raise failure("E_OOM", message, where=folder) from error
+        if isinstance(error, ConnectionError) or "DataLoader worker" in str(error):
+            message = f"A process that makes batches has died: {_first_line(error)}."
+            raise failure("E_WORKER_DIED", message, where=folder) from error
+        raise
+
+
+@contextmanager
+def _workers_unheard() -> Iterator[None]:
+    """Keep torch from printing that a dead worker cannot be waited for: it is told as an error."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if "DataLoader worker" not in str(found.exc_value):
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:
+        # The batches in the making are freed here, while nobody hears of it.
+        traceback.clear_frames(error.__traceback__)
+        gc.collect()
+        raise
+    finally:
+        sys.unraisablehook = before
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

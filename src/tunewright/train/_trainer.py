@@ -1,0 +1,415 @@
+"""The training loop: TRL's, with exact order, resume, out-of-memory and divergence handling. Alone knows TRL."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from peft import PeftModel
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from tunewright.errors import failure
+from tunewright.train._adapter import adapter_state, load_adapter_state
+from tunewright.train._batches import Batch, is_out_of_memory, parts_of
+from tunewright.train._course import Course, Order, Rules, Snapshot
+from tunewright.train._processes import of_every_process
+from tunewright.train._rows import IGNORED
+from tunewright.train._state import (
+    load_optimizer_state,
+    load_random_state,
+    optimizer_state,
+    random_state,
+)
+from tunewright.train.schedule import Schedule, best_of
+
+WEIGHTED = ("entropy", "mean_token_accuracy")
+"""What TRL averages over batches without regard to their size; here each counts by its tokens."""
+
+
+class Trainer(SFTTrainer):
+    """TRL's trainer with our order, evaluation and checkpoints.
+
+    Its own checkpoints are pickled and its own order depends on the size of a forward pass, so both are replaced
+    by way of the methods that Transformers names for it.
+    """
+
+    def __init__(
+        self,
+        model: PeftModel,
+        arguments: SFTConfig,
+        rows: Sequence[Batch],
+        eval_rows: Sequence[Batch],
+        *,
+        rules: Rules,
+        callbacks: Sequence[TrainerCallback],
+        processing_class: Any,
+    ) -> None:
+        self.rules = rules
+        self.course = Course()
+        self._resumed: Snapshot | None = None
+        self._step_batches: list[Batch] = []
+        self._micro = 0
+        # Empty rows fill the last step of an epoch, so that all processes and batches have as many.
+        empty = {"input_ids": [processing_class.pad_token_id], "labels": [IGNORED]}
+        self._rows = len(rows)
+        self._eval_rows = sorted(eval_rows, key=lambda row: len(row["input_ids"]), reverse=True)
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list([*rows, *[empty] * (len(rules.order) - len(rows))]),
+            processing_class=processing_class,
+            callbacks=[_Flow(rules.schedule), _Start(self), *callbacks],
+        )
+        for unwanted in (PrinterCallback, ProgressCallback):
+            self.remove_callback(unwanted)
+
+    def resume(self, snapshot: Snapshot) -> None:
+        """Go on from a snapshot at the next call of `train`.
+
+        Raises:
+            TunewrightError: E_RESUME_MISMATCH, the next rows would not be those that were due.
+        """
+        due = snapshot.documents["course"]["next_rows"]
+        if self.rules.order.rows(snapshot.step) != due:
+            raise failure(
+                "E_RESUME_MISMATCH",
+                f"The rows of step {snapshot.step + 1} are not those that were due when it was saved.",
+                where=f"step {snapshot.step}",
+            )
+        course = snapshot.documents["course"]
+        self.course = Course(
+            evaluations=[(step, loss) for step, loss in course["evaluations"]],
+            rows_at_once=course["rows_at_once"],
+            eval_rows_at_once=course["eval_rows_at_once"],
+            norms=course["norms"],
+        )
+        self._resumed = snapshot
+
+    def run(self, checkpoint: str | None = None) -> None:
+        """Train to the end; `checkpoint` is the folder of the snapshot given to `resume`.
+
+        Raises:
+            TunewrightError: E_DIVERGED; E_OOM, one row alone does not fit.
+        """
+        self.train(resume_from_checkpoint=checkpoint)
+
+    # The rows, and how they are run
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        del train_dataset
+        return self.rules.order
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Batch], num_batches: int, device: torch.device
+    ) -> Any:
+        """Keep the batches of the step, which are run again if memory runs out in one of them."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._step_batches, self._micro = batches, 0
+        return batches, items
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """Run one batch forward and backward; in halves where it does not fit."""
+        micro, self._micro = self._micro, self._micro + 1
+        counted = self._total_train_tokens
+        while True:
+            rows = self.course.rows_at_once or len(inputs["input_ids"])
+            entries = self._kept("train")
+            try:
+                loss = self._forward_backward(model, inputs, num_items_in_batch, rows)
+                self.rules.watchdog.loss(
+                    float(loss), self.state.global_step + 1, self._rows_of(micro)
+                )
+                return loss
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                rows = min(rows, len(inputs["input_ids"]))
+            # Out of the handler: the error held the tensors of the failed attempt.
+            self.course.rows_at_once = self._halved(rows, "training")
+            self._put_back("train", entries)
+            self._redo(model, micro, num_items_in_batch)
+            self._total_train_tokens = counted
+
+    def _redo(self, model: torch.nn.Module, micro: int, items: Any) -> None:
+        """Run the batches of this step that were done already again: their gradient is half overwritten."""
+        model.zero_grad()
+        entries = self._kept("train")
+        for batch in self._step_batches[:micro]:
+            rows = self.course.rows_at_once or len(batch["input_ids"])
+            self._forward_backward(model, batch, items, rows)
+        self._put_back("train", entries)
+
+    def _forward_backward(
+        self, model: torch.nn.Module, inputs: Batch, items: Any, rows: int
+    ) -> torch.Tensor:
+        total = torch.zeros((), device=self.args.device)
+        weights: list[int] = []
+        for part in parts_of(inputs, rows):
+            total += super().training_step(model, part, items)
+            weights.append(int((part["labels"][:, 1:] != IGNORED).sum()))
+        self._weigh("train", weights)
+        return total
+
+    def _kept(self, mode: str) -> dict[str, list[float]]:
+        """Return copies of TRL's averages in the making; a name that is looked up would make an empty one."""
+        return {name: list(self._metrics[mode].get(name, ())) for name in WEIGHTED}
+
+    def _put_back(self, mode: str, kept: Mapping[str, Sequence[float]]) -> None:
+        for name, entries in kept.items():
+            self._metrics[mode].pop(name, None)
+            if entries:
+                self._metrics[mode][name] = list(entries)
+
+    def _weigh(self, mode: str, weights: Sequence[int]) -> None:
+        """Make one entry of the last ones of TRL's averages, by the tokens of each."""
+        for name in WEIGHTED:
+            entries = self._metrics[mode][name]
+            last = entries[-len(weights) :]
+            mean = sum(w * e for w, e in zip(weights, last, strict=True)) / max(1, sum(weights))
+            entries[-len(weights) :] = [mean]
+
+    def _halved(self, rows: int, where: str) -> int:
+        """Return half the rows of a forward pass.
+
+        Raises:
+            TunewrightError: E_OOM, it is one row already, or other processes would wait for this one.
+        """
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        step = self.state.global_step + 1
+        if rows <= 1 or self.args.world_size > 1:
+            micro = self.args.per_device_train_batch_size
+            accumulation = self.args.gradient_accumulation_steps
+            fix = "Lower train.max_length, set train.load_in_4bit=true, or take a smaller base."
+            if rows > 1:
+                fix = (
+                    f"--set train.per_device_train_batch_size={max(1, micro // 2)} "
+                    f"--set train.gradient_accumulation_steps={accumulation * 2}: the same rows a step."
+                )
+            message = f"Memory ran out with {rows} row{'s' * (rows > 1)} at a time in {where}."
+            raise failure("E_OOM", message, where=f"step {step}", fix=fix)
+        half = -(-rows // 2)
+        self.rules.said(
+            "oom",
+            f"Memory ran out in {where} at step {step}: {half} rows at a time from here, with as much more "
+            "accumulation. The rows of a step and their weights stay.",
+        )
+        return half
+
+    def _rows_of(self, micro: int) -> list[int]:
+        """Return the row numbers of a batch of the current step."""
+        size, world = self.args.per_device_train_batch_size, self.args.world_size
+        start = (micro * world + self.args.process_index) * size
+        rows = self.rules.order.rows(self.state.global_step)[start : start + size]
+        return [row for row in rows if row < self._rows]
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        norm = cast("torch.Tensor", super()._clip_grad_norm(model))
+        step = self.state.global_step
+        rows = [row for row in self.rules.order.rows(step) if row < self._rows]
+        self.rules.watchdog.norm(float(norm), step + 1, rows, self.course.norms)
+        return norm
+
+    # Evaluation
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return the mean loss a token over all held-out rows, however they are batched."""
+        del args, kwargs
+        was_training = self._tuned.training
+        self._tuned.eval()
+        found = self._evaluated()
+        self.course.evaluations.append((self.state.global_step, found["eval_loss"]))
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        self._tuned.train(was_training)
+        self.rules.watchdog.evaluation(self.course.evaluations)
+        if self.rules.schedule.is_over(self.course.evaluations):
+            self.control.should_training_stop = True
+        if self.state.global_step and best_of(self.course.evaluations)[0] == self.state.global_step:
+            self.control.should_save = True
+        return found
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and stop a run whose loss has gone wrong."""
+        super().log(logs, start_time)
+        if "loss" in logs and self.course.evaluations:
+            first = self.course.evaluations[0][1]
+            self.rules.watchdog.trained(logs["loss"], self.state.global_step, first)
+
+    def _evaluated(self) -> dict[str, float]:
+        world, rank = self.args.world_size, self.args.process_index
+        size = self.args.per_device_eval_batch_size
+        batches = [self._eval_rows[i : i + size] for i in range(0, len(self._eval_rows), size)]
+        own = batches[rank::world]
+        # Every process runs as many batches: those without one of their own run the first, for nothing.
+        filled = own + batches[:1] * (-(-len(batches) // world) - len(own))
+        loss, weights, tokens = 0.0, [], 0
+        for number, batch in enumerate(filled):
+            inputs = self._prepare_inputs(self.data_collator(batch))
+            summed, counts = self._eval_loss(inputs)
+            counts_here = number < len(own)
+            loss += summed * counts_here
+            tokens += sum(counts) * counts_here
+            weights += counts
+        self._weigh("eval", weights)
+        totals = torch.tensor([loss, float(tokens)], dtype=torch.float64)
+        if world > 1:
+            totals = torch.tensor(gather_object([totals.tolist()]), dtype=torch.float64).sum(0)
+        return {"eval_loss": float(totals[0] / totals[1])}
+
+    def _eval_loss(self, inputs: Batch) -> tuple[float, list[int]]:
+        """Return the summed loss of a batch, and the tokens of each part that it was run in."""
+        one = torch.ones((), device=self.args.device)
+        while True:
+            rows = self.course.eval_rows_at_once or len(inputs["input_ids"])
+            entries = self._kept("eval")
+            try:
+                parts = list(parts_of(inputs, rows))
+                with torch.no_grad():
+                    losses = [
+                        float(
+                            self.compute_loss(
+                                cast("torch.nn.Module", self.model_wrapped),
+                                dict(p),
+                                num_items_in_batch=one,
+                            )
+                        )
+                        for p in parts
+                    ]
+                counts = [int((p["labels"][:, 1:] != IGNORED).sum()) for p in parts]
+                return sum(losses) / self.args.world_size, counts
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                rows = min(rows, len(inputs["input_ids"]))
+            self.course.eval_rows_at_once = self._halved(rows, "an evaluation")
+            self._put_back("eval", entries)
+
+    # Checkpoints
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        del trial
+        adapter = adapter_state(self.accelerator.unwrap_model(model))
+        optimizer, groups = optimizer_state(self._inner_optimizer)
+        tensors, generators = of_every_process(*random_state())
+        if not self.args.should_save:
+            return
+        course = asdict(self.course) | {
+            "next_rows": self.rules.order.rows(self.state.global_step),
+            "num_tokens": self._total_train_tokens,
+            "loss": float(cast("torch.Tensor", self._tr_loss)),
+            "last_logged": self._globalstep_last_logged,
+            "metrics": self._kept("train"),
+        }
+        self.rules.save(
+            Snapshot(
+                step=self.state.global_step,
+                tensors={"adapter_model": adapter, "optimizer": optimizer, "rng_state": tensors},
+                documents={
+                    "trainer_state": asdict(self.state)
+                    | {"log_history": [], "stateful_callbacks": {}},
+                    "optimizer": groups,
+                    "scheduler": self._scheduler.state_dict(),
+                    "rng_state": generators,
+                    "course": course,
+                },
+            )
+        )
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
+        del resume_from_checkpoint
+        tensors = dict(self._snapshot.tensors["adapter_model"])
+        load_adapter_state(self.accelerator.unwrap_model(model or self.model), tensors)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        documents = self._snapshot.documents
+        tensors = dict(self._snapshot.tensors["optimizer"])
+        load_optimizer_state(self._inner_optimizer, tensors, documents["optimizer"])
+        self._scheduler.load_state_dict(documents["scheduler"])
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        rank = f"{self.args.process_index}/"
+        generators = self._snapshot.documents["rng_state"]
+        tensors = {
+            name.removeprefix(rank): tensor
+            for name, tensor in self._snapshot.tensors["rng_state"].items()
+            if name.startswith(rank)
+        }
+        # Resumed on more processes, which is allowed only on request, the new ones start as they are.
+        if tensors:
+            load_random_state(tensors, generators[rank])
+
+    @property
+    def _tuned(self) -> torch.nn.Module:
+        return cast("torch.nn.Module", self.model)
+
+    @property
+    def _scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+        return cast("torch.optim.lr_scheduler.LRScheduler", self.lr_scheduler)
+
+    @property
+    def _inner_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer itself: accelerate's wrapper has no state of its own."""
+        return cast("Any", self.optimizer).optimizer
+
+    @property
+    def _snapshot(self) -> Snapshot:
+        if self._resumed is None:
+            raise TypeError("nothing to resume from was given")
+        return self._resumed
+
+    def restore_course(self) -> None:
+        """Set the sums that the next row of the log is made of."""
+        if self._resumed is None:
+            return
+        course = self._resumed.documents["course"]
+        self._total_train_tokens = course["num_tokens"]
+        self._tr_loss += course["loss"]
+        self._globalstep_last_logged = course["last_logged"]
+        self._put_back("train", course["metrics"])
+
+
+class _Flow(TrainerCallback):
+    """Says after which steps the held-out rows are evaluated and the run is saved."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> Any:
+        """Set what comes after this step."""
+        control.should_evaluate = self._schedule.evaluates(state.global_step)
+        control.should_save = self._schedule.saves(state.global_step)
+        if self._schedule.interrupted():
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class _Start(TrainerCallback):
+    """Puts the trainer where it was, once its own loop has set everything back."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Restore sums, or evaluate before the first step."""
+        self._trainer.restore_course()
+        if not self._trainer.course.evaluations:
+            self._trainer.evaluate()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the order of this epoch."""
+        self._trainer.rules.order.epoch = int(state.epoch or 0)

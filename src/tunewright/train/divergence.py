@@ -1,0 +1,88 @@
+"""When a run has diverged. Pure.
+
+* a loss or a gradient norm is no number;
+* a gradient norm is over 1,000 times the median of the 50 before it, once there are ten;
+* a loss is as high as that of a model that guesses evenly, ln(vocabulary), and was clearly lower before training.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from tunewright.errors import TunewrightError, failure
+
+EXPLODED = 1000
+REMEMBERED = 50
+ENOUGH = 10
+GUESSING = 0.95
+"""Share of ln(vocabulary) from which a loss is that of a guess."""
+WORSE = 1.5
+"""A loss counts as fallen apart only when it is this many times the one before training."""
+
+
+class Watchdog:
+    """Raises E_DIVERGED as soon as a run has gone wrong, with the step and its rows."""
+
+    def __init__(self, vocabulary: int, place: Callable[[int], str]) -> None:
+        """Watch a run.
+
+        Args:
+            vocabulary: Tokens that the model chooses from.
+            place: Gives file and line of a row.
+        """
+        self._guessing = GUESSING * math.log(vocabulary)
+        self._place = place
+        self._good: list[int] = []
+
+    def loss(self, value: float, step: int, rows: Sequence[int]) -> None:
+        """Look at the loss of a batch.
+
+        Raises:
+            TunewrightError: E_DIVERGED.
+        """
+        if not math.isfinite(value):
+            raise self._failure(f"The loss is {value}", step, rows)
+
+    def trained(self, value: float, step: int, first: float) -> None:
+        """Look at the training loss of a step; `first` is the held-out loss before training.
+
+        Raises:
+            TunewrightError: E_DIVERGED.
+        """
+        if not -math.inf < value < WORSE * max(self._guessing, first):
+            raise self._failure(f"The training loss is {value:.4g}", step, ())
+
+    def norm(self, value: float, step: int, rows: Sequence[int], norms: list[float]) -> None:
+        """Look at a gradient norm, before it is used, and remember it in `norms`.
+
+        Raises:
+            TunewrightError: E_DIVERGED.
+        """
+        if not math.isfinite(value):
+            raise self._failure(f"The gradient norm is {value}", step, rows)
+        usual = median(norms) if len(norms) >= ENOUGH else math.inf
+        if value > EXPLODED * usual:
+            message = f"The gradient norm is {value:.3g}, {value / usual:,.0f} times the usual"
+            raise self._failure(message, step, rows)
+        norms.append(value)
+        del norms[:-REMEMBERED]
+
+    def evaluation(self, evaluations: Sequence[tuple[int, float]]) -> None:
+        """Look at the held-out losses so far.
+
+        Raises:
+            TunewrightError: E_DIVERGED.
+        """
+        step, last = evaluations[-1]
+        limit = max(self._guessing, WORSE * evaluations[0][1])
+        if step and not -math.inf < last < limit:
+            raise self._failure(f"The held-out loss is {last:.4g}", step, ())
+        self._good = [done for done, loss in evaluations if loss < limit]
+
+    def _failure(self, message: str, step: int, rows: Sequence[int]) -> TunewrightError:
+        good = f"the last good evaluation was at step {self._good[-1]}" if self._good else ""
+        places = ", ".join(self._place(row) for row in rows[:4])
+        more = f" and {len(rows) - 4} more rows" if len(rows) > 4 else ""
+        text = f"{message} at step {step}" + (f"; {good}" if good else "") + "."
+        where = f"step {step}" + (f": {places}{more}" if places else "")
+        return failure("E_DIVERGED", text, where=where)

@@ -1,0 +1,81 @@
+"""What merge and export need after a training: disk and main memory. Pure arithmetic."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from tunewright.config.schema import Config
+from tunewright.models.families import Shape
+from tunewright.train.memory import BYTES, FLOAT, Method, optimizer_bytes, trained_tensors
+
+EXPORT_BYTES = {"F32": 4.0, "F16": 2.0, "BF16": 2.0, "Q8_0": 34 / 32}
+"""Bytes a parameter in a GGUF file; Q8_0 has a 16-bit scale for 32 of them. Source: llama.cpp's ggml-common.h."""
+SPARE = 0.1
+"""Tokenizer, logs, reports and what a file system adds."""
+PROOF_TOKENS = 2048
+PROOF_COPIES = 5
+"""Positions that the proof of a merged model compares, and arrays of logits that it holds for them."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes on disk by part.
+
+    Attributes:
+        checkpoints: All that are kept at once, the one being written included.
+        adapter: The finished one.
+        merged: The base with the adapter in it, in the base's own precision.
+        exports: Every GGUF file.
+    """
+
+    checkpoints: int
+    adapter: int
+    merged: int
+    exports: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts, with a tenth to spare."""
+        return int((1 + SPARE) * sum(asdict(self).values()))
+
+
+@dataclass(frozen=True)
+class Ram:
+    """Main memory that later stages take at their peak.
+
+    Attributes:
+        merge: Its proof holds the base in float32, one model at a time, and logits of held-out rows.
+        export: Its proof holds the merged model in float32 beside the largest GGUF file.
+    """
+
+    merge: int
+    export: int
+
+
+def disk_need(config: Config, shape: Shape, method: Method) -> Disk:
+    """Return what run, merged model and exports take on disk."""
+    adapter = FLOAT * sum(map(math.prod, trained_tensors(shape, method)))
+    checkpoint = adapter + optimizer_bytes(shape, method)
+    # Beside the newest ones the best is kept, and one more is there until an older one has gone.
+    kept = config.train.save_total_limit + 2
+    return Disk(
+        checkpoints=kept * checkpoint,
+        adapter=adapter,
+        merged=shape.parameters() * BYTES.get(shape.dtype, 2),
+        exports=sum(gguf_bytes(shape, config.export.quantization)),
+    )
+
+
+def gguf_bytes(shape: Shape, types: Sequence[str]) -> list[int]:
+    """Return the bytes of each GGUF file."""
+    return [int(shape.parameters() * EXPORT_BYTES[kind]) for kind in types]
+
+
+def ram_need(config: Config, shape: Shape, held_out_tokens: int) -> Ram:
+    """Return what merge and export take of main memory."""
+    whole = FLOAT * shape.parameters()
+    positions = min(PROOF_TOKENS, held_out_tokens)
+    return Ram(
+        merge=whole + PROOF_COPIES * FLOAT * positions * shape.vocabulary,
+        export=whole + max(gguf_bytes(shape, config.export.quantization)),
+    )

@@ -1,0 +1,144 @@
+"""What makes a training impossible, all of it at once."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tunewright.config.schema import Config, TrainSection
+from tunewright.errors import Problem
+from tunewright.machine import disk_space
+from tunewright.models.families import HEAD, LINEARS, Shape, named
+from tunewright.train.memory import target_names
+from tunewright.train.methods import conflicts, optimizer
+from tunewright.train.trackers import missing_trackers
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training is to run.
+
+    Attributes:
+        device: Kind of device: cuda, mps or cpu.
+        has_bfloat16: It computes in bfloat16.
+        disk_bytes: What run, merged model and exports take.
+    """
+
+    device: str
+    has_bfloat16: bool = True
+    disk_bytes: int = 0
+
+
+def problems_of(config: Config, shape: Shape, highest: int, place: Place) -> list[Problem]:
+    """Return everything that is wrong with what is asked for, given the base.
+
+    Args:
+        config: What is asked for.
+        shape: The base.
+        highest: Highest id that the base's own tokenizer can give.
+        place: Where it is to run.
+    """
+    return [
+        *_of_base(config, shape, highest),
+        *_names(config.train, shape),
+        *settings_problems(config.train, place),
+        *_space(config, place),
+    ]
+
+
+def settings_problems(options: TrainSection, place: Place) -> list[Problem]:
+    """Return what is wrong with the options whatever the base is."""
+    found = [*conflicts(options, place.device), *missing_trackers(options)]
+    needs = _needs_bitsandbytes(options, place.device)
+    if needs and find_spec("bitsandbytes") is None:
+        message = f"'train.{needs}' needs bitsandbytes, which is not installed."
+        found.append(_wrong(needs, message, "pip install bitsandbytes"))
+    if options.dtype == "bfloat16" and not place.has_bfloat16:
+        message = f"This {place.device} device does not compute in bfloat16."
+        found.append(_wrong("dtype", message, "--set train.dtype=auto"))
+    return found + _deepspeed(options)
+
+
+def _of_base(config: Config, shape: Shape, highest: int) -> list[Problem]:
+    found: list[Problem] = []
+    if highest >= shape.vocabulary:
+        found.append(
+            Problem(
+                "E_MODEL",
+                f"The tokenizer has ids up to {highest}, the embedding has {shape.vocabulary} rows.",
+                config.model.model_name_or_path,
+                "Use the tokenizer that belongs to the base, or resize the embedding first.",
+            )
+        )
+    if config.train.max_length > shape.context:
+        message = f"'train.max_length' is {config.train.max_length}, the model reads {shape.context} tokens."
+        found.append(_wrong("max_length", message, f"--set train.max_length={shape.context}"))
+    return found
+
+
+def _names(options: TrainSection, shape: Shape) -> list[Problem]:
+    """Return a problem for each name that matches no module."""
+    lora, found = options.lora, list[Problem]()
+    linears = [module for module in shape.modules if module.is_layer_linear]
+    unknown = _unknown(target_names(lora), lambda name: any(named(m, (name,)) for m in linears))
+    if HEAD in unknown:
+        message = "The output head gets no adapter: its weight is multiplied tile by tile."
+        fix = f"--set train.lora.modules_to_save=[{HEAD}] trains it whole."
+        found.append(_wrong("lora.target_modules", message, fix))
+    others = [name for name in unknown if name != HEAD]
+    if others:
+        message = f"The model has no linear layer named {', '.join(others)}."
+        fix = f"Use names from: {', '.join(LINEARS)}."
+        found.append(_wrong("lora.target_modules", message, fix))
+    unknown = _unknown(lora.modules_to_save, lambda name: bool(shape.saved_whole((name,))))
+    if unknown:
+        leaves = dict.fromkeys(module.name.rpartition(".")[2] for module in shape.modules)
+        message = f"The model has no module named {', '.join(unknown)}."
+        fix = f"Use names from: {', '.join(leaves)}."
+        found.append(_wrong("lora.modules_to_save", message, fix))
+    return found
+
+
+def _unknown(names: Sequence[str], is_known: Callable[[str], bool]) -> list[str]:
+    return [name for name in names if not is_known(name)]
+
+
+def _needs_bitsandbytes(options: TrainSection, device: str) -> str | None:
+    """Return the option that needs bitsandbytes."""
+    if options.load_in_4bit:
+        return "load_in_4bit"
+    chosen = optimizer(options.optim, device=device, load_in_4bit=False).value
+    return "optim" if "8bit" in chosen or "paged" in chosen else None
+
+
+def _deepspeed(options: TrainSection) -> list[Problem]:
+    if options.deepspeed is None:
+        return []
+    found: list[Problem] = []
+    if find_spec("deepspeed") is None:
+        message = "'train.deepspeed' is set, and DeepSpeed is not installed."
+        found.append(_wrong("deepspeed", message, "pip install deepspeed"))
+    file = Path(options.deepspeed)
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        message = f"There is no DeepSpeed config {file}."
+        found.append(_wrong("deepspeed", message, "Check the path.", "E_NOT_FOUND"))
+    except ValueError as error:
+        message = f"The DeepSpeed config is not JSON: {error}."
+        found.append(_wrong("deepspeed", message, f"Correct {file}."))
+    return found
+
+
+def _space(config: Config, place: Place) -> list[Problem]:
+    space = disk_space(Path(config.run_dir))
+    if space.free_bytes >= place.disk_bytes:
+        return []
+    message = f"{place.disk_bytes / 1e6:,.0f} MB are needed and {space.free_bytes / 1e6:,.0f} MB are free."
+    fix = "Free space, or change output_dir."
+    return [Problem("E_DISK_SPACE", message, str(space.path), fix)]
+
+
+def _wrong(option: str, message: str, fix: str, code: str = "E_CONFIG_VALUE") -> Problem:
+    return Problem(code, message, f"train.{option}", fix)

@@ -1,0 +1,56 @@
+"""Whether what a run has made is still what it was."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from tunewright.artifacts import MANIFEST, Kind, load_artifact
+from tunewright.config.schema import Config
+from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.events import SILENT, Listener
+from tunewright.train import verify_training
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One folder of a run.
+
+    Attributes:
+        name: Of the artifact or checkpoint.
+        files: Files that were hashed.
+        problems: What is wrong; none: it is whole.
+    """
+
+    name: str
+    files: int
+    problems: tuple[Problem, ...] = ()
+
+
+def verify(config: Config, *, listener: Listener = SILENT) -> list[Verified]:
+    """Return every artifact and checkpoint of a run, each file hashed.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING, the run has none.
+    """
+    folder = Path(config.run_dir)
+    found: list[Verified] = []
+    for one in _verified(folder):
+        listener.said(f"{one.name}: {one.files} files{'' if one.problems else ', whole'}")
+        found.append(one)
+    if not found:
+        fix = "tunewright run CONFIG makes one."
+        raise failure("E_ARTIFACT_MISSING", "Nothing of a run is here.", where=folder, fix=fix)
+    return found
+
+
+def _verified(folder: Path) -> Iterator[Verified]:
+    for kind in get_args(Kind):
+        if (folder / kind / MANIFEST).exists():
+            try:
+                made = load_artifact(folder / kind, kind, verify=True)
+                yield Verified(kind, len(made.files))
+            except TunewrightError as error:
+                yield Verified(kind, 0, error.problems)
+    for path, files, problem in verify_training(folder):
+        yield Verified(path.name, files, (problem,) if problem else ())
