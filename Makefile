@@ -8,8 +8,9 @@ READY := $(VENV)/.ready
 demo: $(READY)
 	$(BIN)/tunewright demo
 
+# Two workers with a thread each: torch's own threads would only be in each other's way.
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -23,7 +23,7 @@ from transformers.integrations import replace_with_bnb_linear
 from trl.trainer.utils import add_fused_lm_head
 
 from tunewright.models.families import Shape, read_shape
-from tunewright.train.memory import Method, training_memory
+from tunewright.train.memory import Memory, Method, training_memory
 
 QWEN3 = {"vocab_size": 151936, "num_hidden_layers": 36, "num_attention_heads": 32, "head_dim": 128}
 LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}
@@ -66,6 +66,7 @@ SMALL_CASES: list[dict[str, Any]] = [
     {"base": "mistral-200MB", "rows": 1, "length": 256},
     {"base": "mistral-200MB", "rows": 4, "length": 384},
     {"base": "mistral-200MB", "rows": 2, "length": 256, "dora": True},
+    {"base": "mistral-200MB", "rows": 2, "length": 256, "load_in_4bit": True},
 ]
 REAL_CASES: list[dict[str, Any]] = [
     {"base": base, "rows": rows, "length": length, "dtype": "bfloat16"}
@@ -87,31 +88,45 @@ def shape_of(base: str) -> tuple[Shape, Any]:
         return read_shape(Path(folder)), config
 
 
-def measure(case: dict[str, Any]) -> dict[str, int]:
-    """Return predicted and measured bytes of one case; to be run in a process of its own."""
-    warnings.simplefilter("ignore")
-    device = case.get("device", "cpu")
-    shape, config = shape_of(case["base"])
-    method = Method(
-        case.get("dtype", "float32"),
-        device=device,
-        dora=case.get("dora", False),
-        load_in_4bit=case.get("load_in_4bit", False),
-    )
-    predicted = training_memory(
-        shape,
-        method,
+def predicted(case: dict[str, Any]) -> Memory:
+    """Return what training should take in a case."""
+    return training_memory(
+        shape_of(case["base"])[0],
+        method_of(case),
         rows=case["rows"],
         length=case["length"],
         checkpointing=case.get("checkpointing", False),
     )
+
+
+def method_of(case: dict[str, Any]) -> Method:
+    """Return how a case is trained."""
+    return Method(
+        case.get("dtype", "float32"),
+        device=case.get("device", "cpu"),
+        dora=case.get("dora", False),
+        load_in_4bit=case.get("load_in_4bit", False),
+    )
+
+
+def measure(case: dict[str, Any]) -> dict[str, int]:
+    """Return predicted and measured bytes of one case; to be run in a process of its own."""
+    warnings.simplefilter("ignore")
+    method, config = method_of(case), shape_of(case["base"])[1]
+    memory = predicted(case)
     warm_up(method)
-    before = resident(reset=True)
+    cuda = method.device == "cuda"
+    before = 0 if cuda else resident(reset=True)
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     model = random_model(config, method, checkpointing=case.get("checkpointing", False))
-    step(model, case["rows"], case["length"], device)
-    measured = torch.cuda.max_memory_allocated() if device == "cuda" else peak() - before
-    held = predicted.allocator
-    return {"predicted": predicted.total, "live": predicted.total - held, "measured": measured}
+    step(model, case["rows"], case["length"], method.device)
+    measured = torch.cuda.max_memory_allocated() if cuda else peak() - before
+    return {
+        "predicted": memory.total,
+        "live": memory.total - memory.allocator,
+        "measured": measured,
+    }
 
 
 def warm_up(method: Method) -> None:
@@ -159,7 +174,7 @@ def fill(base: Any, dtype: Any, device: str) -> None:
     """Give every module of a model without storage random weights, one at a time, 4-bit ones quantised."""
     for module in base.modules():
         if isinstance(module, Linear4bit):
-            weight = torch.randn(module.weight.shape, dtype=dtype) * 0.02
+            weight = torch.randn(module.weight.shape, dtype=dtype, device=device) * 0.02
             module.weight = Params4bit(
                 weight, requires_grad=False, quant_type="nf4", compress_statistics=True
             ).to(device)

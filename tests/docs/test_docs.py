@@ -14,6 +14,7 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from support import ROOT, SAMPLES, SMALL
@@ -86,8 +87,8 @@ def test_every_command_shown_exists(page):
         if "tunewright" not in words:
             continue
         own = words[words.index("tunewright") + 1 :]
-        command = cli
-        while own and hasattr(command, "commands") and not own[0].startswith("-"):
+        command: click.Command = cli
+        while own and isinstance(command, click.Group) and not own[0].startswith("-"):
             assert own[0] in command.commands, f"{page.name}: {' '.join(words)}"
             command = command.commands[own.pop(0)]
         known = {name for option in command.params for name in option.opts + option.secondary_opts}

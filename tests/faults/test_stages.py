@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 from faults.harness import Call, Case, Fault, Forks, Result
 from faults.stages import STAGES, command_line, digests, quick
 
-from tunewright.artifacts import load_artifact
+from tunewright.artifacts import load_artifact, writing
 from tunewright.errors import TunewrightError
+from tunewright.models._load import load_tokenizer, resolve_model, save_tokenizer
+from tunewright.models._weights import save_tensors
 from tunewright.publish import store
 
 DISK_FULL_BYTES = 1000
@@ -148,6 +151,20 @@ def test_files_that_may_not_grow(broken):
 @pytest.mark.parametrize("stage", ["export"])
 def test_the_last_byte_counts(broken):
     limited(broken, offsets(broken, 2)[1:])
+
+
+def save(folder: Path, name: str) -> None:
+    with writing(folder / "adapter", "adapter", settings=None, parents={}) as draft:
+        if name == "tokenizer.json":
+            save_tokenizer(load_tokenizer(resolve_model("tunewright/tiny")), draft.path)
+        else:
+            save_tensors(draft.path / name, {"a": torch.zeros(1000)})
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "a.safetensors"])
+def test_a_library_that_cannot_write_says_what_the_system_said(forks, tmp_path, name):
+    forks.run(Case(save, (tmp_path, name), file_limit=3000)).require("E_IO")
+    assert not (tmp_path / "adapter").exists()
 
 
 @pytest.mark.faults

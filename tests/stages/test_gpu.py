@@ -1,7 +1,10 @@
 """The part of the path that differs on a GPU: `make gpu-check`."""
 
+import importlib.util
+
 import pytest
 import torch
+from support import ROOT
 
 from tunewright import compare, merge, train
 
@@ -21,3 +24,25 @@ def test_training_comparison_and_merge_on_a_gpu(trained, make_config):
     )
     assert compare(config, dataset, adapter).facts["verdict"]
     assert all(gate["passed"] for gate in merge(config, adapter, dataset).facts["gates"])
+
+
+def memory_fit():
+    spec = importlib.util.spec_from_file_location(
+        "memory_fit", ROOT / "benchmarks" / "memory_fit.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("case", memory_fit().REAL_CASES if torch.cuda.is_available() else [])
+def test_predicted_memory_is_within_10_percent_on_real_shapes(case):
+    """Random weights of the real shapes, LoRA and QLoRA; what does not fit on this GPU is left out."""
+    fit = memory_fit()
+    if (
+        fit.predicted({"device": "cuda"} | case).total
+        > torch.cuda.get_device_properties(0).total_memory
+    ):
+        pytest.skip("larger than this GPU")
+    found = fit.run({"device": "cuda"} | case)
+    assert found["predicted"] == pytest.approx(found["measured"], rel=0.1)

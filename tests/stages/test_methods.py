@@ -42,7 +42,6 @@ def held_out_loss(config, dataset, adapter) -> float:
     ("method", "settings", "within"),
     [
         ("dora pissa", ["lora.use_dora=true", "lora.init_lora_weights=pissa"], 1e-4),
-        ("eva", ["lora.init_lora_weights=eva"], 1e-4),
         # The adapter goes onto the base in full precision, which it was not trained on.
         ("qlora", ["load_in_4bit=true", "optim=paged_adamw_8bit"], 0.15),
         ("whole", ["lora.modules_to_save=[norm,embed_tokens]", "optim=sgd"], 1e-4),

@@ -124,6 +124,8 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
     console = Console()
     if made.kind == "dataset":
         _dataset(console, made.facts)
+    if made.kind == "plan":
+        _plan(console, made.facts)
     if made.facts.get("gates"):
         console.print(_gates([(made.kind, gate) for gate in made.facts["gates"]]))
     for name in ("sentence", "advice"):
@@ -154,6 +156,37 @@ def _dataset(console: Console, found: Mapping[str, Any]) -> None:
     ):
         if count:
             console.print(f"{count:,} {what}", markup=False, highlight=False)
+
+
+def _plan(console: Console, found: Mapping[str, Any]) -> None:
+    """Print rows as they are trained on, memory by part, choices with reasons, and what it all takes."""
+    for row in found["samples"]:
+        _row(console, row)
+    console.print()
+    table = Table(box=None, pad_edge=False)
+    table.add_column("memory")
+    table.add_column("MB", justify="right")
+    for part, size in found["memory_bytes"].items():
+        table.add_row(part, f"{size / 1e6:,.0f}")
+    console.print(table)
+    for choice in found["choices"]:
+        _line(console, f"{choice['name']}: {choice['value']}, since {choice['reason']}")
+    shown = (
+        f"{found['rows']:,} rows, {found['trained_tokens_an_epoch']:,} of {found['tokens_an_epoch']:,} tokens "
+        f"to be learned; {found['rows_cut']:,} rows cut, {found['rows_dropped']:,} left out, "
+        f"{found['tokens_lost']:,} tokens lost",
+        f"{found['trainable_parameters']:,} of {found['base_parameters']:,} parameters are trained",
+        f"{found['steps']:,} steps, evaluated every {found['eval_steps']:,}, saved every {found['save_steps']:,}",
+        f"about {found['seconds']:,.0f} s, from {found['seconds_from']}",
+        f"RAM: merge {found['ram_bytes']['merge'] / 1e6:,.0f} MB, export "
+        f"{found['ram_bytes']['export'] / 1e6:,.0f} MB; {found['ram_free_bytes'] / 1e6:,.0f} MB are free",
+    )
+    for text in shown:
+        _line(console, text)
+    if found["largest_micro_batch"]:
+        _line(console, f"rows that would fit at once: {found['largest_micro_batch']:,}")
+    if found["expect"]:
+        _line(console, found["expect"])
 
 
 def checked(found: Mapping[str, Any], *, show: int) -> None:

@@ -26,9 +26,7 @@ from tunewright.models._load import load_tokenizer, resolve_model
 def tokenizer_of(config: Config) -> PreTrainedTokenizerFast:
     """Return the base's tokenizer with the template that the config chooses."""
     base = resolve_model(config.model.model_name_or_path, config.model.revision, weights=False)
-    return load_tokenizer(
-        base, config.model.chat_template, config.model.extra_special_tokens
-    )
+    return load_tokenizer(base, config.model.chat_template, config.model.extra_special_tokens)
 
 
 def check(config: Config, dataset: Artifact, listener: Listener) -> Artifact:

@@ -22,7 +22,13 @@ from transformers import (
 )
 
 from tunewright.errors import failure
-from tunewright.models._weights import check_adapter, check_base, is_pickled, shapes_in
+from tunewright.models._weights import (
+    as_os_errors,
+    check_adapter,
+    check_base,
+    is_pickled,
+    shapes_in,
+)
 from tunewright.models.chat import Vocabulary
 from tunewright.models.templates import CHOICE, frozen, template_text
 
@@ -158,6 +164,16 @@ def _own_template(tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
             fix=f"`--set model.chat_template=alpaca`: {CHOICE}; or use the instruct variant of the model.",
         )
     return own
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the tokenizer's files into a folder.
+
+    Raises:
+        OSError: The system refused.
+    """
+    with as_os_errors(folder / "tokenizer.json"):
+        tokenizer.save_pretrained(folder)
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerFast, *, allow_special: bool = False) -> Vocabulary:

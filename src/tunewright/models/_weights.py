@@ -4,12 +4,13 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tunewright.errors import Problem, TunewrightError, failure
@@ -34,19 +35,26 @@ def is_pickled(name: str) -> bool:
     return name.lower().endswith(PICKLED)
 
 
-def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: The system refused; the library has an error of its own for that, with no path in it.
-    """
+@contextmanager
+def as_os_errors(file: Path) -> Generator[None]:
+    """Turn what a library written in Rust says of a refusal by the system into an OSError with the path."""
     try:
-        save_file(tensors, file, metadata={"format": "pt"})
-    except SafetensorError as error:
+        yield
+    except Exception as error:
         number = re.search(r"\(os error (\d+)\)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: The system refused.
+    """
+    with as_os_errors(file):
+        save_file(tensors, file, metadata={"format": "pt"})
 
 
 def check_base(folder: Path) -> None:

@@ -15,7 +15,6 @@ from bitsandbytes.nn.modules import Linear4bit
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
 
@@ -23,6 +22,7 @@ from tunewright.artifacts import sha256
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.models._load import DTYPES, grow, load_model, set_to_mean
+from tunewright.models._weights import save_tensors
 from tunewright.train._initial import (
     NAME,
     START,
@@ -347,7 +347,7 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str, revision: str | N
     if start:
         settings |= _doubled(settings)
         state |= without_start(state, start, factor=math.sqrt(own.r) if own.use_rslora else 1.0)
-    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_tensors(folder / "adapter_model.safetensors", state)
     # Sets have no order, and the same adapter is to be the same file.
     text = json.dumps(settings, indent=2, sort_keys=True, default=sorted)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from tunewright.train._choices import choose
 from tunewright.train._course import Order, Rules, Snapshot
 from tunewright.train._monitor import Metrics, Samples, held_out
 from tunewright.train._plan import eval_interval, refuse, total_steps
+from tunewright.train._processes import of_first
 from tunewright.train._rows import read_side, token_rows
 from tunewright.train._trackers import tracking
 from tunewright.train._trainer import Trainer
@@ -98,6 +100,12 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     Raises:
         TunewrightError: Everything that makes the training impossible.
     """
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        message = (
+            "Training under FSDP is not supported: its shards cannot be saved and resumed here."
+        )
+        fix = "Launch without --use_fsdp: each process then holds the base, and only adapters are exchanged."
+        raise failure("E_CONFIG_VALUE", message, where="ACCELERATE_USE_FSDP", fix=fix)
     options = config.train
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
     tokenizer = load_tokenizer(base, config.model.chat_template, config.model.extra_special_tokens)
@@ -115,6 +123,7 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         choices = {given["name"]: Choice(**given) for given in before["choices"]}
     else:
         choices = choose(config, shape, sides["train"], where)
+    choices = of_first(choices)
     micro = int(choices["per_device_train_batch_size"].value)
     accumulation = int(choices["gradient_accumulation_steps"].value)
     steps = options.max_steps or total_steps(len(sides["train"]), options)
@@ -132,6 +141,7 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         "steps": steps,
         **_environment(where, choices["dtype"].value),
     }
+    identity = of_first(identity)
     return Prepared(
         base=base,
         tokenizer=tokenizer,

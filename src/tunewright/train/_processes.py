@@ -3,7 +3,7 @@
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 
 from tunewright.machine import process_count
 from tunewright.train._state import Tensors
@@ -13,6 +13,14 @@ def wait_for_all() -> None:
     """Wait until every process has come this far; alone, go on."""
     if process_count() > 1:
         PartialState().wait_for_everyone()
+
+
+def of_first(value: Any) -> Any:
+    """Return what the first process has: measured choices would differ from one to the next."""
+    if process_count() == 1:
+        return value
+    PartialState()
+    return broadcast_object_list([value])[0]
 
 
 def of_every_process(tensors: Tensors, values: dict[str, Any]) -> tuple[Tensors, dict[str, Any]]:

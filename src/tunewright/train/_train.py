@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_rank
+from tunewright.models._load import save_tokenizer
 from tunewright.train._adapter import load_adapter_state, save_adapter
 from tunewright.train._batches import is_out_of_memory
 from tunewright.train._checkpoints import load, retain, save
@@ -57,16 +59,25 @@ def train(
     first = process_rank() == 0
     with only_one(folder) if first else nullcontext(), listening(listener.said) as interrupt:
         prepared = prepare(config, dataset, None if restart else started_from(folder))
-        start = begin(
+        decide = partial(
+            begin,
             folder,
             prepared.identity,
             listener,
             resume=resume,
             restart=restart,
             allow_inexact=allow_inexact,
-            writes=first,
         )
+        start = decide() if first else None
         wait_for_all()
+        # The others look once the first has made the folder ready, and so come to the same.
+        start = start or decide(writes=False)
+        if start.checkpoint is not None and config.train.deepspeed:
+            message = (
+                "A run under DeepSpeed cannot be resumed: its optimizer's state is DeepSpeed's own."
+            )
+            fix = "--restart begins at step 0; the old checkpoints are kept aside."
+            raise failure("E_RESUME_ENV", message, where=folder, fix=fix)
         if start.kind == "finished":
             listener.said("This training is finished; --restart begins it again.")
             return load_artifact(Path(config.run_dir) / "adapter", "adapter", verify=True)
@@ -206,7 +217,7 @@ def _finish(
             base=config.model.model_name_or_path,
             revision=config.model.revision,
         )
-        prepared.tokenizer.save_pretrained(draft.path)
+        save_tokenizer(prepared.tokenizer, draft.path)
         (draft.path / "metrics.jsonl").write_text(metrics.text, encoding="utf-8")
         _write_summary(draft.path, config, dataset, facts)
         draft.facts |= facts

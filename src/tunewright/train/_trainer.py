@@ -298,7 +298,9 @@ class Trainer(SFTTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         del trial
         adapter = adapter_state(self.accelerator.unwrap_model(model))
-        optimizer, groups = optimizer_state(self._inner_optimizer)
+        # DeepSpeed shards its optimizer in a way of its own: such a run has weights to keep, no state to resume.
+        sharded = self.is_deepspeed_enabled
+        optimizer, groups = ({}, {}) if sharded else optimizer_state(self._inner_optimizer)
         tensors, generators = of_every_process(*random_state())
         if not self.args.should_save:
             return

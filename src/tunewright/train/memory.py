@@ -19,12 +19,12 @@ TILE_ROWS, TILE_WIDTH = 4096, 32768
 """Positions and vocabulary entries whose logits exist at once. Source: TRL's chunked log-probabilities."""
 TILE_COPIES = 7
 """Float32 tensors of a tile's size that its backward holds without Triton; one of booleans beside them."""
-WORKSPACE: Mapping[str, int] = {"cuda": 64 << 20, "mps": 64 << 20, "cpu": 32 << 20}
+WORKSPACE: Mapping[str, int] = {"cuda": 64 << 20, "mps": 64 << 20, "cpu": 16 << 20}
 """What libraries keep once they have computed: cuBLAS handles, oneDNN's and the allocator's buffers."""
 HEAP_BLOCK = 32 << 20
 """Larger blocks come from the system and go back to it. Source: glibc's mallopt(3), M_MMAP_THRESHOLD."""
-HELD_BACK = {False: 1.1, True: 2.1}
-"""Share of what comes and goes in smaller blocks that glibc's heap holds back, with and without recomputation.
+HELD_BACK = {False: 1.0, True: 1.8}
+"""Share of what comes and goes in smaller blocks that glibc's heap holds back, without and with recomputation.
 
 Measured by benchmarks/memory_fit.py with glibc 2.36, not derived; newer versions hold back less.
 """

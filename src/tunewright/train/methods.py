@@ -3,6 +3,7 @@
 from tunewright.accel import Choice
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem
+from tunewright.models.families import LINEARS
 
 CHANGES_BASE = ("pissa", "olora")
 """Beginnings of the initialisations that take their start out of the base's weights."""
@@ -62,6 +63,15 @@ def conflicts(options: TrainSection, device: str) -> list[Problem]:
                 "lora.r",
                 f"'orthogonal' shares the rank evenly between A and B, and {lora.r} is odd.",
                 f"lora.r={lora.r + 1}",
+            )
+        )
+    packed = sorted({n for n in lora.modules_to_save if n.rpartition(".")[2] in LINEARS})
+    if options.load_in_4bit and packed:
+        found.append(
+            _problem(
+                "lora.modules_to_save",
+                f"{', '.join(packed)} would be in 4 bits, which cannot be trained.",
+                "load_in_4bit=false, or give it an adapter: train.lora.target_modules",
             )
         )
     both = sorted(set(lora.target_modules) & set(lora.modules_to_save))

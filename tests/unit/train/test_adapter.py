@@ -78,10 +78,10 @@ def test_what_is_trained(bases, kind, method):
 
 
 @pytest.mark.parametrize(
-    ("method", "tolerance"),
-    [(m, 2e-5) for m in METHODS if "bit" not in m and m not in ("loftq", "fp4")],
+    "method",
+    ["random", "dora", "pissa", "pissa_niter", "olora", "rslora pissa", "dora olora", "whole"],
 )
-def test_what_is_saved_computes_the_same_on_the_original_base(bases, tmp_path, method, tolerance):
+def test_what_is_saved_computes_the_same_on_the_original_base(bases, tmp_path, method):
     model = make(bases["qwen3"], **METHODS[method])
     trained(model)
     save_adapter(model, tmp_path, base="someone/base", revision="main")
@@ -96,9 +96,9 @@ def test_what_is_saved_computes_the_same_on_the_original_base(bases, tmp_path, m
     assert settings["inference_mode"] is True
     assert str(bases["qwen3"]) not in (tmp_path / "adapter_config.json").read_text()
     wanted, plain = logits(model), logits(load_model(bases["qwen3"]))
-    assert (wanted - plain).abs().max() > 100 * tolerance
+    assert (wanted - plain).abs().max() > 2e-3
     loaded = load_tuned(bases["qwen3"], tmp_path)
-    assert (logits(loaded) - wanted).abs().max() < tolerance
+    assert (logits(loaded) - wanted).abs().max() < 2e-5
     with loaded.disable_adapter():
         assert torch.equal(logits(loaded), plain)
 

@@ -42,6 +42,14 @@ def test_a_module_has_an_adapter_or_is_trained_whole():
     assert places(lora={"modules_to_save": ["k_proj"]}) == []
 
 
+def test_what_is_in_four_bits_cannot_be_trained_whole():
+    whole = {"modules_to_save": ["layers.0.mlp.down_proj", "norm", "lm_head"]}
+    (problem,) = conflicts(options(load_in_4bit=True, lora=whole), "cuda")
+    assert problem.message.startswith("layers.0.mlp.down_proj would")
+    assert places(load_in_4bit=True, lora={"modules_to_save": ["norm", "lm_head"]}) == []
+    assert places(lora=whole) == []
+
+
 def test_everything_wrong_is_said_at_once():
     lora = {"init_lora_weights": "pissa", "target_modules": ["norm"], "modules_to_save": ["norm"]}
     assert places("mps", load_in_4bit=True, lora=lora) == [
