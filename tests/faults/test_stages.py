@@ -53,7 +53,11 @@ class Broken:
         return list(folder.rglob("*"))
 
     def remove(self) -> None:
+        """Let there be no output from before, and no version either."""
         shutil.rmtree(self._output, ignore_errors=True)
+        if self._stage == "publish":
+            shutil.rmtree(self._folder / "store", ignore_errors=True)
+            self._published = 0
 
     def requires_whole_or_none(self) -> None:
         """What can be seen is whole, and as it would have been."""

@@ -217,7 +217,7 @@ BAD = [
     (["check", "bad.jsonl"], 3, "E_DATA_ROW"),
     (["check", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
     (["plan", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
-    (["train", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
+    (["train", "fresh.yaml"], 2, "E_NOT_FOUND"),
     (["compare", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
     (["merge", "fresh.yaml"], 4, "E_ARTIFACT_MISSING"),
     (["merge", "."], 2, "E_NOT_FOUND"),
@@ -270,7 +270,7 @@ def test_interrupted_anywhere_nothing_half_done_is_visible(project, tmp_path, se
     config = yaml.safe_load((project / "c.yaml").read_text()) | {
         "output_dir": str(tmp_path / "run")
     }
-    config["train"]["num_train_epochs"] = 40
+    config["train"] |= {"num_train_epochs": 10, "sample_prompts": 0}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
         [sys.executable, "-m", "tunewright", "run", "c.yaml", "--until", "train"],
@@ -281,7 +281,7 @@ def test_interrupted_anywhere_nothing_half_done_is_visible(project, tmp_path, se
         for line in process.stderr:
             if " train (" in line:
                 break
-        time.sleep(2)
+        time.sleep(1)
         process.send_signal(sent)
         rest = process.stderr.read()
         assert process.wait(30) == code
@@ -292,8 +292,6 @@ def test_interrupted_anywhere_nothing_half_done_is_visible(project, tmp_path, se
         assert (run / name / "manifest.json").is_file()
     if sent != signal.SIGKILL:
         assert not list(run.glob(".tmp-*"))
-    config["train"]["num_train_epochs"] = 1
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = tunewright("run", "c.yaml", "--until", "train", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(run.glob(".tmp-*"))

@@ -1,7 +1,6 @@
 """Trainings of every method on a random model of 180,000 parameters, and on the bundled base."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest

@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,7 +120,10 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     refuse(config, shape, tokenizer, where)
     given = options.model_dump(mode="json", exclude=set(NO_MATTER))
     if before is not None and (before.get("device"), before.get("train")) == (where, given):
-        choices = {given["name"]: Choice(**given) for given in before["choices"]}
+        choices = {
+            name: Choice(name, value, before["reasons"][name])
+            for name, value in before["choices"].items()
+        }
     else:
         choices = choose(config, shape, sides["train"], where)
     choices = of_first(choices)
@@ -137,7 +140,8 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         "chat_template": _digest(str(tokenizer.chat_template)),
         "seed": config.seed,
         "train": given,
-        "choices": [asdict(choice) for choice in choices.values()],
+        "choices": {name: choice.value for name, choice in choices.items()},
+        "reasons": {name: choice.reason for name, choice in choices.items()},
         "steps": steps,
         **_environment(where, choices["dtype"].value),
     }

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -13,6 +14,15 @@ def wait_for_all() -> None:
     """Wait until every process has come this far; alone, go on."""
     if process_count() > 1:
         PartialState().wait_for_everyone()
+
+
+def any_of(flag: bool) -> bool:  # noqa: FBT001 - it is all there is to say
+    """Return whether it holds in any process: they stop together, or those that go on would wait for ever."""
+    if process_count() == 1:
+        return flag
+    total = torch.tensor(float(flag), device=PartialState().device)
+    torch.distributed.all_reduce(total)
+    return bool(total)
 
 
 def of_first(value: Any) -> Any:

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tunewright.train._checkpoints import load, retain, save
 from tunewright.train._course import Snapshot
 from tunewright.train._loop import Prepared, arguments, make_trainer, prepare, tuned_model
 from tunewright.train._monitor import Metrics
-from tunewright.train._processes import wait_for_all
+from tunewright.train._processes import any_of, wait_for_all
 from tunewright.train._start import (
     CHECKPOINTS,
     TRAINING,
@@ -149,8 +149,10 @@ def _run(
         listener.advanced(done, "")
         if done < schedule.steps and not schedule.is_over(trainer.course.evaluations):
             trainer.run(str(start.checkpoint.path) if start.checkpoint else None)
-    if interrupt.requested():
-        metrics.event("interrupted", f"stopped by signal {interrupt.signal}")
+    if any_of(interrupt.requested()):
+        metrics.event(
+            "interrupted", f"stopped by signal {interrupt.signal or 'to another process'}"
+        )
         interrupt.leave()
     if first:
         seconds = {"seconds": time.monotonic() - started, "checkpoint_seconds": sum(costs)}
@@ -198,7 +200,7 @@ def _finish(
         "base_files": prepared.identity["base"]["files"],
         "steps_planned": prepared.schedule.steps,
         **{name: round(value, 3) for name, value in seconds.items()},
-        "choices": prepared.identity["choices"],
+        "choices": [asdict(choice) for choice in prepared.choices.values()],
         "rows_at_once": trainer.course.rows_at_once,
         "inexact": list(start.inexact),
     }

@@ -17,7 +17,7 @@ from tunewright.errors import failure
 from tunewright.train._adapter import adapter_state, load_adapter_state
 from tunewright.train._batches import Batch, is_out_of_memory, parts_of
 from tunewright.train._course import Course, Order, Rules, Snapshot
-from tunewright.train._processes import of_every_process
+from tunewright.train._processes import any_of, of_every_process
 from tunewright.train._rows import IGNORED
 from tunewright.train._state import (
     load_optimizer_state,
@@ -395,7 +395,7 @@ class _Flow(TrainerCallback):
         """Set what comes after this step."""
         control.should_evaluate = self._schedule.evaluates(state.global_step)
         control.should_save = self._schedule.saves(state.global_step)
-        if self._schedule.interrupted():
+        if any_of(self._schedule.interrupted()):
             control.should_save = control.should_training_stop = True
         return control
 

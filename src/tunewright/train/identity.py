@@ -11,6 +11,8 @@ from tunewright.errors import Problem, TunewrightError
 
 ENVIRONMENT = frozenset({"device", "device_name", "threads", "world_size", "dtype"})
 """Fields of the machine, not of the run: another value may change the last bits of the result."""
+TOLD = "reasons"
+"""Field that is kept for people: measured figures, which are never the same twice."""
 
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
 _ABSENT = object()
@@ -90,7 +92,8 @@ def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
             found[prefix] = value
 
     for name, value in json.loads(json.dumps(dict(fields))).items():
-        visit(name, value)
+        if name != TOLD:
+            visit(name, value)
     return found
 
 

@@ -21,7 +21,7 @@ class Interrupt:
         return self.signal is not None
 
     def leave(self) -> None:
-        """End as the signal asks, if one has come.
+        """End as the signal asks; where another process of the training got it, as SIGTERM does.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -29,8 +29,7 @@ class Interrupt:
         """
         if self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.signal is not None:
-            raise SystemExit(128 + self.signal)
+        raise SystemExit(128 + (self.signal or signal.SIGTERM))
 
 
 @contextmanager
