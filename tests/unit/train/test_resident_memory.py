@@ -7,10 +7,14 @@ import pytest
 from support import ROOT
 
 CASES = [
-    {"base": "qwen3-24MB", "rows": 4, "length": 256},
-    {"base": "llama-90MB", "rows": 2, "length": 256, "checkpointing": True},
-    {"base": "mistral-200MB", "rows": 1, "length": 256},
+    pytest.param({"base": "qwen3-24MB", "rows": 4, "length": 256}, marks=pytest.mark.slow),
+    pytest.param(
+        {"base": "llama-90MB", "rows": 2, "length": 256, "checkpointing": True},
+        marks=pytest.mark.faults,
+    ),
+    pytest.param({"base": "mistral-200MB", "rows": 1, "length": 256}, marks=pytest.mark.faults),
 ]
+"""The larger ones take minutes: they run with `make faults`."""
 
 
 def memory_fit():
@@ -22,7 +26,6 @@ def memory_fit():
     return module
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["base"])
 def test_the_prediction_is_within_15_percent_of_the_resident_memory(case):
