@@ -430,19 +430,25 @@ def test_too_little_address_space(root, whole, forks, run):
 
 
 def starved(root: Path, run: Path) -> int:
-    """Train with an address space that ends just above what is in use at step 33."""
+    """Train with an address space that is used up at step 33, where a step asks for more of it.
+
+    What a step needs may lie in memory that earlier steps gave back, so it asks for one large
+    piece besides, which only a new mapping can hold.
+    """
     import resource
 
     import psutil
+    import torch
 
     from tunewright.train._trainer import Trainer
 
     step = Trainer.training_step
 
     def training_step(self, *args, **kwargs):
-        used = psutil.Process().memory_info().vms
         if self.state.global_step == 33:
+            used = psutil.Process().memory_info().vms
             resource.setrlimit(resource.RLIMIT_AS, (used, used))
+            torch.empty(256 * 2**20, dtype=torch.uint8)
         return step(self, *args, **kwargs)
 
     Trainer.training_step = training_step
