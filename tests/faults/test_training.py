@@ -175,7 +175,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(root, whol
         ("train.lora.r=4", "train.lora.r"),
         ("seed=7", "seed"),
         ("model.chat_template=plain", "chat_template"),
-        ("train.gradient_accumulation_steps=1", "train.gradient_accumulation_steps"),
+        ("train.gradient_accumulation_steps=1", "rows_a_step"),
         ("train.max_train_samples=9", "train.max_train_samples"),
     ],
 )

@@ -5,6 +5,7 @@ Each comparison has a planted error that must break it.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from faults.training import make, make_base, options
 from tunewright import train
 from tunewright.accel import order
 from tunewright.artifacts import load_artifact
+from tunewright.cli import main
 from tunewright.config.load import config_of_source
 from tunewright.train import _course, _trainer
 
@@ -58,7 +60,9 @@ def losses(root, tmp_path_factory):
 
 def numbers(adapter) -> list[float]:
     rows = [json.loads(x) for x in (adapter.path / "metrics.jsonl").read_text().splitlines()]
-    return [row[n] for row in rows for n in ("loss", "grad_norm", "eval_loss") if n in row]
+    found = [row[n] for row in rows for n in ("loss", "grad_norm", "eval_loss") if n in row]
+    assert len(found) == 23
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,6 @@ def base_of(kind: str) -> list[str]:
 
 
 def same(found: list[float], wanted: list[float]) -> bool:
-    assert len(found) == len(wanted) == 23
     return found == pytest.approx(wanted, rel=SAME)
 
 
@@ -183,18 +186,35 @@ def test_a_gradient_that_is_not_put_back_is_noticed(losses, plain, memory, monke
     assert not same(losses(), plain["qwen3"])
 
 
-def launched(root: Path, run: Path, processes: int, *changes: str) -> list[float]:
-    """Train in several processes, as `torchrun` starts them."""
+COMMAND = "import sys; from tunewright.cli import main; sys.exit(main(sys.argv[1:]))"
+STOPPED = f"""
+import os, signal
+from tunewright.train._trainer import Trainer
+clip = Trainer._clip_grad_norm
+def clip_and_stop(self, model):
+    if self.state.global_step == 3 and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return clip(self, model)
+Trainer._clip_grad_norm = clip_and_stop
+{COMMAND}
+"""
+"""One process of two is asked to stop."""
+
+
+def launched(root: Path, run: Path, *changes: str, program: str = COMMAND) -> list[int]:
+    """Train in two processes, as `torchrun` starts them; return their exit codes."""
+    if not run.exists():
+        shutil.copytree(root / "run" / "dataset", run / "dataset")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     flags = [w for o in (*options(root, run), *PLAIN, *changes) for w in ("--set", o)]
-    command = [sys.executable, "-m", "tunewright", "train", str(root / "run.yaml"), *flags]
+    command = [sys.executable, "-c", program, "train", str(root / "run.yaml"), *flags]
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(processes),
-        "LOCAL_WORLD_SIZE": str(processes),
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
         "OMP_NUM_THREADS": "1",
     }
     started = [
@@ -204,18 +224,42 @@ def launched(root: Path, run: Path, processes: int, *changes: str) -> list[float
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        for rank in range(processes)
+        for rank in range(2)
     ]
     said = [process.communicate(timeout=180) for process in started]
-    assert all(process.returncode == 0 for process in started), said
+    assert b"E_INTERNAL" not in said[0][1] + said[1][1], said
     assert said[1][0] == b""
-    return numbers(load_artifact(run / "adapter", "adapter"))
+    return [process.returncode for process in started]
 
 
 def test_two_processes_are_one(root, plain, tmp_path):
-    import shutil
-
     run = tmp_path / "run"
-    shutil.copytree(root / "run" / "dataset", run / "dataset")
-    found = launched(root, run, 2, "train.per_device_train_batch_size=4")
-    assert same(found, plain["qwen3"])
+    assert launched(root, run, "train.per_device_train_batch_size=4") == [0, 0]
+    assert same(numbers(load_artifact(run / "adapter", "adapter")), plain["qwen3"])
+
+
+def test_two_processes_stop_together_and_one_goes_on(root, plain, tmp_path, monkeypatch, capsys):
+    """A signal to one process is enough; another number of processes has to be asked for."""
+    run = tmp_path / "run"
+    # Ten steps of 24 rows: as many as `max_steps` gives the others.
+    epochs = ("train.max_steps=null", "train.num_train_epochs=3.3", "train.save_steps=5")
+    four = ("train.per_device_train_batch_size=4", *epochs)
+    assert launched(root, run, *four, program=STOPPED) == [143, 143]
+    (saved,) = (run / "training" / "checkpoints").iterdir()
+    assert saved.name == "checkpoint-4"
+    flags = [w for o in (*options(root, run), *PLAIN, *four) for w in ("--set", o)]
+    command = ["train", str(root / "run.yaml"), *flags]
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock.json"}
+    assert main(command) == 7
+    said = capsys.readouterr().err
+    assert "E_RESUME_ENV: 'world_size' has changed: it was 2, now 1." in said
+    assert "E_RESUME_MISMATCH" not in said
+    assert before == {
+        p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock.json"
+    }
+    assert main([*command, "--allow-inexact"]) == 0
+    adapter = load_artifact(run / "adapter", "adapter")
+    assert same(numbers(adapter), plain["qwen3"])
+    summary = json.loads((adapter.path / "training_summary.json").read_text())
+    assert summary["bit_exact"] is False
+    assert "world_size" in adapter.facts["inexact"]

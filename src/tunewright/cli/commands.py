@@ -94,7 +94,7 @@ def demo(overrides: tuple[str, ...], as_json: bool) -> None:
 @_target
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
 def run(target: str, overrides: tuple[str, ...], as_json: bool, until: str | None) -> None:
-    """Run all stages; finished ones are skipped, an interrupted one starts again.
+    """Run all stages; finished ones are skipped, an interrupted one goes on.
 
     Example: tunewright run author.yaml --until compare
     """

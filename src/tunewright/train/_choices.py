@@ -5,12 +5,103 @@ from typing import Any
 
 from tunewright import accel
 from tunewright.accel import Choice
-from tunewright.config.schema import Config
+from tunewright.config.schema import Config, TrainSection
+from tunewright.machine import process_count
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
 from tunewright.train._room import memory_free
-from tunewright.train.fit import fitted
+from tunewright.train.fit import fitted, shared
+
+PASSES = (
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "attn_implementation",
+    "per_device_eval_batch_size",
+)
+"""Options of how the rows of a step go through the model: with others it is the same step, rounded otherwise."""
+DECIDING = ("optim", "train_sampling_strategy")
+"""Choices that make it another training."""
+NO_MATTER = (
+    "report_to",
+    "run_name",
+    "project",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "sample_prompts",
+)
+"""Options that change nothing of what is computed, so that a resumed run may have others."""
+
+
+def started_with(
+    options: TrainSection, choices: Mapping[str, Choice], processes: int
+) -> dict[str, Any]:
+    """Return the fields of a run's identity that options and choices decide.
+
+    `asked` and `reasons` are kept for the next time and not compared: what they led to is.
+    """
+    values = {name: choice.value for name, choice in choices.items()}
+    rows = int(values[PASSES[0]]) * int(values[PASSES[1]])
+    given = options.model_dump(mode="json", exclude={*NO_MATTER, *PASSES})
+    asked = options.model_dump(mode="json", include=set(PASSES))
+    passes = {name: values.get(name, asked[name]) for name in PASSES}
+    return {
+        "train": given,
+        "rows_a_step": rows * processes,
+        "choices": {name: values[name] for name in DECIDING},
+        "passes": passes,
+        "dtype": values["dtype"],
+        "asked": asked,
+        "reasons": {name: choice.reason for name, choice in choices.items()},
+    }
+
+
+def decided(
+    config: Config,
+    shape: Shape,
+    rows: Sequence[Mapping[str, Any]],
+    device: str,
+    before: Mapping[str, Any] | None,
+) -> dict[str, Choice]:
+    """Return every choice, as a training that is gone on with had them.
+
+    A choice that was measured could fall differently today. With other processes or other passes only
+    those are chosen anew, so that a step keeps its rows where they can be shared evenly.
+
+    Args:
+        config: What is asked for now.
+        shape: The base.
+        rows: Token rows to train on.
+        device: Kind of device.
+        before: What the training was started from; None: it is a new one.
+
+    Raises:
+        TunewrightError: E_OOM, not even one row fits.
+    """
+    options, processes = config.train, process_count()
+    given = options.model_dump(mode="json", exclude={*NO_MATTER, *PASSES})
+    if before is None or (before["train"], before["device"]) != (given, device):
+        return choose(config, shape, rows, device)
+    fixed = {**before["choices"], "dtype": before["dtype"]}
+    same_passes = before["asked"] == options.model_dump(mode="json", include=set(PASSES))
+    if same_passes and before["world_size"] == processes:
+        values = {**before["passes"], **fixed}
+        reasons = before["reasons"]
+        return {name: Choice(name, values[name], reasons[name]) for name in reasons}
+    told = dict.fromkeys(fixed, "as it was when the training began")
+    share = shared(before["rows_a_step"], processes, options.per_device_train_batch_size)
+    if same_passes and share:
+        fixed |= dict(zip(PASSES[:2], share, strict=True))
+        text = f"a step keeps its {before['rows_a_step']} rows, on {processes} processes"
+        told |= dict.fromkeys(PASSES[:2], text)
+    again = choose(
+        config.model_copy(update={"train": options.model_copy(update=fixed)}), shape, rows, device
+    )
+    return {
+        name: Choice(name, choice.value, told.get(name, choice.reason))
+        for name, choice in again.items()
+    }
 
 
 def choose(

@@ -36,12 +36,14 @@ class Course:
         rows_at_once: Rows of a forward pass at most, after memory ran out; None: as planned.
         eval_rows_at_once: The same in evaluations.
         norms: The last gradient norms.
+        inexact: Fields of the machine that were not the same in all steps up to here.
     """
 
     evaluations: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     rows_at_once: int | None = None
     eval_rows_at_once: int | None = None
     norms: list[float] = field(default_factory=list[float])
+    inexact: Sequence[str] = ()
 
 
 class Order(Sampler[int]):

@@ -29,7 +29,7 @@ from tunewright.models._load import device, load_tokenizer, resolve_model
 from tunewright.models.families import read_shape
 from tunewright.models.messages import messages_of
 from tunewright.train._adapter import build, keeping_float32, pinned
-from tunewright.train._choices import choose
+from tunewright.train._choices import decided, started_with
 from tunewright.train._course import Order, Rules, Snapshot
 from tunewright.train._monitor import Metrics, Samples, held_out
 from tunewright.train._plan import eval_interval, refuse, total_steps
@@ -41,17 +41,6 @@ from tunewright.train.divergence import Watchdog
 from tunewright.train.schedule import Schedule
 
 Row = Mapping[str, Any]
-NO_MATTER = frozenset(
-    [
-        "report_to",
-        "run_name",
-        "project",
-        "save_total_limit",
-        "dataloader_num_workers",
-        "sample_prompts",
-    ]
-)
-"""Options of training that change nothing of what is computed, so that a resumed run may have others."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,7 @@ class Prepared:
         device: Kind of device.
         prompts: Held-out prompts that the model answers at evaluations.
         dataset: The file that the rows come from, for messages.
+        order: Rows of each step.
     """
 
     base: Path
@@ -85,17 +75,11 @@ class Prepared:
     device: str
     prompts: Sequence[Any]
     dataset: Path
-
-    @property
-    def rows_a_step(self) -> int:
-        """Rows of an optimizer step, all processes together."""
-        return self.micro * self.accumulation * process_count()
+    order: Order
 
 
 def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None) -> Prepared:
     """Return what a training needs; `before` is what one that was interrupted was started from.
-
-    What was decided then stays decided: a choice that was measured could fall differently today.
 
     Raises:
         TunewrightError: Everything that makes the training impossible.
@@ -118,19 +102,13 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     shape = read_shape(base)
     where = device()
     refuse(config, shape, tokenizer, where)
-    given = options.model_dump(mode="json", exclude=set(NO_MATTER))
-    if before is not None and (before.get("device"), before.get("train")) == (where, given):
-        choices = {
-            name: Choice(name, value, before["reasons"][name])
-            for name, value in before["choices"].items()
-        }
-    else:
-        choices = choose(config, shape, sides["train"], where)
-    choices = of_first(choices)
+    choices = of_first(decided(config, shape, sides["train"], where, before))
     micro = int(choices["per_device_train_batch_size"].value)
     accumulation = int(choices["gradient_accumulation_steps"].value)
-    steps = options.max_steps or total_steps(len(sides["train"]), options)
-    interval = eval_interval(steps, len(sides["train"]), options)
+    passes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    shared = options.model_copy(update=passes)
+    steps = total_steps(len(sides["train"]), shared)
+    interval = eval_interval(steps, len(sides["train"]), shared)
     identity = {
         "model": config.model.model_name_or_path,
         "base": {"revision": config.model.revision, "files": pinned(base, config.model.revision)},
@@ -139,11 +117,9 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "chat_template": _digest(str(tokenizer.chat_template)),
         "seed": config.seed,
-        "train": given,
-        "choices": {name: choice.value for name, choice in choices.items()},
-        "reasons": {name: choice.reason for name, choice in choices.items()},
         "steps": steps,
-        **_environment(where, choices["dtype"].value),
+        **started_with(options, choices, process_count()),
+        **_environment(where),
     }
     identity = of_first(identity)
     return Prepared(
@@ -165,6 +141,12 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         device=where,
         prompts=held_out([messages_of(row) for row in raw["eval"]], count=options.sample_prompts),
         dataset=dataset.path / "train.jsonl",
+        order=Order(
+            [len(row["input_ids"]) for row in sides["train"]],
+            rows_a_step=micro * accumulation * process_count(),
+            strategy=choices["train_sampling_strategy"].value,
+            seed=config.seed,
+        ),
     )
 
 
@@ -172,7 +154,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
-def _environment(where: str, dtype: str) -> dict[str, Any]:
+def _environment(where: str) -> dict[str, Any]:
     """Return what of the machine decides the last bits of a result."""
     name = torch.cuda.get_device_name() if where == "cuda" else platform.machine()
     return {
@@ -180,7 +162,6 @@ def _environment(where: str, dtype: str) -> dict[str, Any]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "world_size": process_count(),
-        "dtype": dtype,
         "versions": library_versions(),
     }
 
@@ -267,12 +248,7 @@ def make_trainer(
     """Return the trainer, ready to run."""
     lines = [row["number"] for row in prepared.rows]
     rules = Rules(
-        order=Order(
-            [len(row["input_ids"]) for row in prepared.rows],
-            rows_a_step=prepared.rows_a_step,
-            strategy=prepared.choices["train_sampling_strategy"].value,
-            seed=given.seed,
-        ),
+        order=prepared.order,
         schedule=schedule,
         watchdog=Watchdog(len(prepared.tokenizer), lambda row: f"{prepared.dataset}:{lines[row]}"),
         save=save,

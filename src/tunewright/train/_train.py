@@ -17,7 +17,7 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import Listener
-from tunewright.machine import library_versions, process_rank
+from tunewright.machine import library_versions, process_count, process_rank
 from tunewright.models._load import save_tokenizer
 from tunewright.train._adapter import load_adapter_state, save_adapter
 from tunewright.train._batches import is_out_of_memory
@@ -25,14 +25,14 @@ from tunewright.train._checkpoints import load, retain, save
 from tunewright.train._course import Snapshot
 from tunewright.train._loop import Prepared, arguments, make_trainer, prepare, tuned_model
 from tunewright.train._monitor import Metrics
-from tunewright.train._processes import any_of, wait_for_all
+from tunewright.train._processes import any_of, of_first, wait_for_all
 from tunewright.train._start import (
     CHECKPOINTS,
     TRAINING,
     Resume,
     Start,
     begin,
-    started_from,
+    remembered,
     write_identity,
 )
 from tunewright.train._trackers import trackers
@@ -57,21 +57,23 @@ def train(
     """Train the adapter; see the facade."""
     folder = Path(config.run_dir) / TRAINING
     first = process_rank() == 0
-    with only_one(folder) if first else nullcontext(), listening(listener.said) as interrupt:
-        prepared = prepare(config, dataset, None if restart else started_from(folder))
+    with (
+        only_one(folder) if first else nullcontext(),
+        listening(listener.said, launched=process_count() > 1) as interrupt,
+    ):
+        before = remembered(folder, resume=resume, restart=restart)
+        prepared = prepare(config, dataset, before)
         decide = partial(
             begin,
             folder,
+            before,
             prepared.identity,
             listener,
+            rows=prepared.order.rows,
             resume=resume,
-            restart=restart,
             allow_inexact=allow_inexact,
         )
-        start = decide() if first else None
-        wait_for_all()
-        # The others look once the first has made the folder ready, and so come to the same.
-        start = start or decide(writes=False)
+        start = of_first(decide() if first else None)
         if start.checkpoint is not None and config.train.deepspeed:
             message = (
                 "A run under DeepSpeed cannot be resumed: its optimizer's state is DeepSpeed's own."
@@ -141,7 +143,7 @@ def _run(
             callbacks=callbacks,
         )
         if start.checkpoint is not None:
-            trainer.resume(_snapshot(start))
+            trainer.resume(_snapshot(start), start.inexact)
             if first:
                 tidy(trainer.course.evaluations)
             listener.said(f"Going on after step {done} of {schedule.steps}.")

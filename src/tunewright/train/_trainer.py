@@ -68,25 +68,15 @@ class Trainer(SFTTrainer):
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
 
-    def resume(self, snapshot: Snapshot) -> None:
-        """Go on from a snapshot at the next call of `train`.
-
-        Raises:
-            TunewrightError: E_RESUME_MISMATCH, the next rows would not be those that were due.
-        """
-        due = snapshot.documents["course"]["next_rows"]
-        if self.rules.order.rows(snapshot.step) != due:
-            raise failure(
-                "E_RESUME_MISMATCH",
-                f"The rows of step {snapshot.step + 1} are not those that were due when it was saved.",
-                where=f"step {snapshot.step}",
-            )
+    def resume(self, snapshot: Snapshot, inexact: Sequence[str]) -> None:
+        """Go on from a snapshot at the next call of `train`; `inexact` as in `Course`."""
         course = snapshot.documents["course"]
         self.course = Course(
             evaluations=[(step, loss) for step, loss in course["evaluations"]],
             rows_at_once=course["rows_at_once"],
             eval_rows_at_once=course["eval_rows_at_once"],
             norms=course["norms"],
+            inexact=inexact,
         )
         self._resumed = snapshot
 

@@ -37,6 +37,15 @@ def halvings(rows: int) -> list[int]:
     return found
 
 
+def shared(rows_a_step: int, processes: int, most: int) -> tuple[int, int] | None:
+    """Return rows a forward pass, at most `most`, and passes that give a step so many rows; None: uneven."""
+    each, over = divmod(rows_a_step, processes)
+    if over:
+        return None
+    rows = next(d for d in range(min(each, most), 0, -1) if each % d == 0)
+    return rows, each // rows
+
+
 def fitted(
     options: TrainSection,
     shape: Shape,

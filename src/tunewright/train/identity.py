@@ -11,9 +11,15 @@ from tunewright.errors import Problem, TunewrightError
 
 ENVIRONMENT = frozenset({"device", "device_name", "threads", "world_size", "dtype"})
 """Fields of the machine, not of the run: another value may change the last bits of the result."""
-TOLD = "reasons"
-"""Field that is kept for people: measured figures, which are never the same twice."""
+ENVIRONMENTS = ("versions.", "passes.")
+"""Beginnings of more such fields: libraries, and how the rows of a step go through the model."""
+TOLD = frozenset({"reasons", "asked", "finished"})
+"""Fields that are kept and not compared: measured figures are never the same twice."""
 
+_WAYS = {
+    "rows_a_step": "Set train.per_device_train_batch_size and train.gradient_accumulation_steps so that their "
+    "product, times the processes, is what it was"
+}
 _DIGEST = re.compile(r"[0-9a-f]{40,64}")
 _ABSENT = object()
 _LONGEST = 60
@@ -57,8 +63,8 @@ def require_same(
         problem(
             "E_RESUME_MISMATCH",
             name,
-            "Put it back; or `tunewright train ... --restart` begins again at step 0 and keeps the old "
-            "checkpoints aside.",
+            f"{_WAYS.get(name, 'Put it back')}; or `tunewright train ... --restart` begins again at step 0 and "
+            "keeps the old checkpoints aside.",
         )
         for name in fatal
     ]
@@ -67,7 +73,8 @@ def require_same(
             problem(
                 "E_RESUME_ENV",
                 name,
-                "Resume where the run was started; or `--allow-inexact` goes on, not bit for bit the same.",
+                "Put it back, or resume where the run was started; or `--allow-inexact` goes on, not bit for "
+                "bit the same.",
             )
             for name in machine
         ]
@@ -76,8 +83,13 @@ def require_same(
     return machine
 
 
+def is_same_training(saved: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether nothing but the machine differs."""
+    return all(_is_environment(name) for name in differences(saved, now))
+
+
 def _is_environment(name: str) -> bool:
-    return name in ENVIRONMENT or name.startswith("versions.")
+    return name in ENVIRONMENT or name.startswith(ENVIRONMENTS)
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
             found[prefix] = value
 
     for name, value in json.loads(json.dumps(dict(fields))).items():
-        if name != TOLD:
+        if name not in TOLD:
             visit(name, value)
     return found
 

@@ -2,12 +2,15 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ECHO_S = 5.0
+"""A launcher passes on a Ctrl-C that its processes have got already: so long another signal is the same one."""
 
 
 class Interrupt:
@@ -33,26 +36,37 @@ class Interrupt:
 
 
 @contextmanager
-def listening(said: Callable[[str], None]) -> Generator[Interrupt]:
+def listening(said: Callable[[str], None], *, launched: bool = False) -> Generator[Interrupt]:
     """Give what tells of signals; a second one is handled as before, at once.
 
     Only the main thread can be told of signals; elsewhere nothing changes.
+
+    Args:
+        said: Told once what happens now.
+        launched: A launcher started the process, and repeats signals to it.
     """
     interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    first = 0.0
 
     def restore() -> None:
         for number, handler in before.items():
             signal.signal(number, handler)
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal first
         del frame
-        interrupt.signal = number
-        restore()
-        said("Stopping after this step; its state is saved. Once more stops at once.")
+        if interrupt.signal is None:
+            interrupt.signal, first = number, time.monotonic()
+            if not launched:
+                restore()
+            said("Stopping after this step; its state is saved. Once more stops at once.")
+        elif time.monotonic() - first > ECHO_S:
+            restore()
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         if before[number] is not signal.SIG_IGN:

@@ -1,13 +1,15 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoConfig
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import TunewrightError
 from tunewright.models.families import read_shape
 from tunewright.train._room import container_free, memory_free
-from tunewright.train.fit import fitted, halvings, largest_batch
+from tunewright.train.fit import fitted, halvings, largest_batch, shared
 from tunewright.train.memory import method_of, training_memory
 
 
@@ -170,3 +172,16 @@ def test_the_limit_of_a_container_counts(tmp_path):
 
 def test_free_memory_of_this_machine_is_a_number():
     assert (memory_free("cpu") or 0) > 0
+
+
+@given(st.integers(1, 64), st.integers(1, 9), st.integers(1, 64))
+def test_a_step_keeps_its_rows_on_any_number_of_processes(rows, processes, most):
+    share = shared(rows, processes, most)
+    if rows % processes:
+        assert share is None
+    else:
+        micro, passes = share
+        assert micro * passes * processes == rows
+        larger = range(micro + 1, most + 1)
+        assert micro <= most
+        assert not any((rows // processes) % n == 0 for n in larger)
