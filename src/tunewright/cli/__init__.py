@@ -106,11 +106,33 @@ def _show_json(error: TunewrightError, args: Sequence[str]) -> None:
 
 
 def _internal(error: Exception) -> Problem:
-    place = str(Path(tempfile.gettempdir()) / f"tunewright-{os.getpid()}.log")
+    folder = _logs_of_run(error) or Path(tempfile.gettempdir())
+    place = str(folder / f"tunewright-{os.getpid()}.log")
     try:
-        Path(place).write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        trace = "".join(traceback.format_exception(error))
+        Path(place).write_text(_without_secrets(trace), encoding="utf-8")
     except OSError:
         place = "no log, since it could not be written"
     reason = (str(error).strip().splitlines() or [""])[0]
-    message = f"{type(error).__name__}: {reason}"
+    message = _without_secrets(f"{type(error).__name__}: {reason}")
     return Problem("E_INTERNAL", message, place, CODES["E_INTERNAL"].fix)
+
+
+def _without_secrets(text: str) -> str:
+    from tunewright.privacy import secrets_in
+
+    for found in reversed(secrets_in(text)):
+        text = text[: found.start] + found.shown + text[found.end :]
+    return text
+
+
+def _logs_of_run(error: Exception) -> Path | None:
+    """Return `logs/` of the run that was under way: its config is in a frame that the error has passed."""
+    from tunewright.config.schema import Config
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        config = frame.f_locals.get("config")
+        if isinstance(config, Config):
+            return Path(config.run_dir) / "logs"
+    return None
