@@ -80,3 +80,13 @@ def process_rank() -> int:
 def process_count() -> int:
     """Return how many processes a launcher (`accelerate launch`, `torchrun`) started together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_sharded() -> bool:
+    """Return whether the launcher asked for FSDP: each process keeps a share of the model."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def shards() -> int:
+    """Return into how many shares the model is cut; 1 where each process holds the whole of it."""
+    return process_count() if is_sharded() else 1

@@ -21,6 +21,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenize
 from tunewright.artifacts import sha256
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem, TunewrightError
+from tunewright.machine import is_sharded
 from tunewright.models._load import DTYPES, grow, load_model, set_to_mean
 from tunewright.models._weights import save_tensors
 from tunewright.train._initial import (
@@ -34,6 +35,7 @@ from tunewright.train._initial import (
     start_of,
     without_start,
 )
+from tunewright.train._state import like, whole
 from tunewright.train.methods import (
     STARTS_ABOVE_ZERO,
     attention,
@@ -118,6 +120,9 @@ def _load_base(base: Path, options: TrainSection, dtype: str, device: str) -> Pr
         options.attn_implementation, device=device, dtype=dtype, installed=flash_installed()
     )
     where = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
+    if is_sharded():
+        # Layer by layer its share goes to the device, which need not hold the whole.
+        where = "cpu"
     settings: dict[str, Any] = {"attn_implementation": choice.value, "device_map": {"": where}}
     if options.load_in_4bit:
         compute = options.bnb_4bit_compute_dtype
@@ -288,20 +293,24 @@ def keeping_float32(model: PeftModel) -> Generator[None]:
 def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """Return copies of all that is trained, by the names of PEFT's files, and of where it began if that counts.
 
-    With it, a model that `build` made of the same arguments becomes the same, bit for bit.
+    With it, a model that `build` made of the same arguments becomes the same, bit for bit. Of a sharded model,
+    every process asks at once.
     """
-    found = get_peft_model_state_dict(model, save_embedding_layers=False) | start_of(model)
-    return {name: x.detach().to("cpu", copy=True).contiguous() for name, x in found.items()}
+    return {name: whole(x).clone().contiguous() for name, x in _trained(model).items()}
+
+
+def _trained(model: PeftModel) -> dict[str, torch.Tensor]:
+    return get_peft_model_state_dict(model, save_embedding_layers=False) | start_of(model)
 
 
 def load_adapter_state(model: PeftModel, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Set all that is trained to what `adapter_state` returned.
+    """Set all that is trained to what `adapter_state` returned; of a sharded model, in every process at once.
 
     Raises:
         TunewrightError: E_ARTIFACT_INVALID for each tensor that is missing, not expected, or of another
             shape or type.
     """
-    own = adapter_state(model)
+    own = _trained(model)
     problems = [
         Problem("E_ARTIFACT_INVALID", message, name, "Use an earlier checkpoint.")
         for name in sorted(own.keys() | tensors.keys())
@@ -310,7 +319,9 @@ def load_adapter_state(model: PeftModel, tensors: Mapping[str, torch.Tensor]) ->
     if problems:
         raise TunewrightError(problems)
     start = {name: x for name, x in tensors.items() if name.endswith(START)}
-    set_peft_model_state_dict(model, {k: x for k, x in tensors.items() if k not in start})
+    # In the order of the model: all processes hand out the parts of the same tensor at a time.
+    shards = {name: like(tensors[name], x) for name, x in own.items() if name not in start}
+    set_peft_model_state_dict(model, shards)
     restart(model, start)
 
 
@@ -325,7 +336,14 @@ def _mismatch(own: torch.Tensor | None, given: torch.Tensor | None) -> str | Non
     return None
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base: str, revision: str | None) -> None:
+def save_adapter(
+    model: PeftModel,
+    folder: Path,
+    *,
+    base: str,
+    revision: str | None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write adapter_model.safetensors and adapter_config.json of a plain adapter for the base as it came.
 
     Args:
@@ -333,8 +351,9 @@ def save_adapter(model: PeftModel, folder: Path, *, base: str, revision: str | N
         folder: Where to.
         base: The base as the user named it; where it lies on this machine is nobody's business.
         revision: Its revision as the user named it.
+        state: What `adapter_state` returned at some time; None for what it returns now.
     """
-    state = adapter_state(model)
+    state = dict(state or adapter_state(model))
     start = {name: state.pop(name) for name in list(state) if name.endswith(START)}
     own = configuration(model)
     settings = own.to_dict() | {

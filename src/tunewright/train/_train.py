@@ -19,7 +19,7 @@ from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_count, process_rank
 from tunewright.models._load import save_tokenizer
-from tunewright.train._adapter import load_adapter_state, save_adapter
+from tunewright.train._adapter import save_adapter
 from tunewright.train._batches import is_out_of_memory
 from tunewright.train._checkpoints import load, retain, save
 from tunewright.train._course import Snapshot
@@ -188,9 +188,8 @@ def _finish(
     model = trainer.accelerator.unwrap_model(trainer.model)
     evaluations = trainer.course.evaluations
     step, loss = best_of(evaluations)
-    load_adapter_state(
-        model, load(folder / CHECKPOINTS / f"checkpoint-{step}").tensors("adapter_model")
-    )
+    # Not by way of the model: only all processes together could set a sharded one.
+    best = load(folder / CHECKPOINTS / f"checkpoint-{step}").tensors("adapter_model")
     facts = {
         "train_losses": _series(metrics, "loss"),
         "eval_losses": evaluations,
@@ -220,6 +219,7 @@ def _finish(
             draft.path,
             base=config.model.model_name_or_path,
             revision=config.model.revision,
+            state=best,
         )
         save_tokenizer(prepared.tokenizer, draft.path)
         (draft.path / "metrics.jsonl").write_text(metrics.text, encoding="utf-8")
