@@ -6,7 +6,7 @@ from typing import Any
 from tunewright import accel
 from tunewright.accel import Choice
 from tunewright.config.schema import Config, TrainSection
-from tunewright.machine import process_count
+from tunewright.machine import process_count, shards
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
@@ -127,6 +127,7 @@ def choose(
         device=device,
         attention=attention.value,
         added_tokens=len(config.model.extra_special_tokens),
+        shards=shards(),
     )
     choices = [
         dtype,

@@ -17,7 +17,7 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
-from tunewright.machine import disk_space, process_count
+from tunewright.machine import disk_space, process_count, shards
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
 from tunewright.models.families import Shape, read_shape
 from tunewright.models.lengths import Fitted, excess
@@ -209,6 +209,7 @@ def _method(config: Config, choices: Mapping[str, Choice], where: str) -> Method
         device=where,
         attention=choices["attn_implementation"].value,
         added_tokens=len(config.model.extra_special_tokens),
+        shards=shards(),
     )
 
 

@@ -56,6 +56,7 @@ def fitted(
     device: str = "cpu",
     attention: str = "sdpa",
     added_tokens: int = 0,
+    shards: int = 1,
 ) -> tuple[Fit, list[Choice]]:
     """Return the largest micro-batch up to the one asked for that fits, and the reasons.
 
@@ -71,12 +72,18 @@ def fitted(
         device: cuda, mps or cpu.
         attention: eager, sdpa or flash_attention_2.
         added_tokens: Embeddings trained by themselves.
+        shards: Processes that share the weights.
 
     Raises:
         TunewrightError: E_OOM, not even one row fits: names the parts and what to lower.
     """
     method = method_of(
-        options, dtype=dtype, device=device, attention=attention, added_tokens=added_tokens
+        options,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        added_tokens=added_tokens,
+        shards=shards,
     )
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
     wanted = options.gradient_checkpointing

@@ -81,6 +81,7 @@ class Method:
         load_in_4bit: The linears of the layers are stored in 4 bits.
         double_quant: The scales of the 4-bit weights are quantised as well.
         added_tokens: Embeddings that are trained by themselves.
+        shards: Processes that share the weights, and what belongs to them.
     """
 
     dtype: str
@@ -95,6 +96,7 @@ class Method:
     load_in_4bit: bool = False
     double_quant: bool = True
     added_tokens: int = 0
+    shards: int = 1
 
     @property
     def width(self) -> int:
@@ -116,6 +118,7 @@ def method_of(
     device: str,
     attention: str = "sdpa",
     added_tokens: int = 0,
+    shards: int = 1,
 ) -> Method:
     """Return what of the options decides memory."""
     chosen = optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit)
@@ -132,6 +135,7 @@ def method_of(
         load_in_4bit=options.load_in_4bit,
         double_quant=options.bnb_4bit_use_double_quant,
         added_tokens=added_tokens,
+        shards=shards,
     )
 
 
@@ -158,17 +162,31 @@ def training_memory(
     heap = _in_heap(
         shape, method, tokens=rows * (length - 1), moving=kept + max(0, working - head), head=head
     )
-    trained = FLOAT * trainable_parameters(shape, method)
+    trained = FLOAT * trainable_parameters(shape, method) // method.shards
     return Memory(
-        weights=weight_bytes(shape, method),
+        weights=_held(shape, method),
         adapter=trained,
         gradients=trained,
-        optimizer=optimizer_bytes(shape, method),
+        optimizer=optimizer_bytes(shape, method) // method.shards,
         activations=kept,
         logits=head,
         workspace=max(0, working - head) + WORKSPACE[method.device],
         allocator=int(HELD_BACK[checkpointing] * heap),
     )
+
+
+def _held(shape: Shape, method: Method) -> int:
+    """Return the bytes of the weights that a process has at once: its share, and what it is computing with.
+
+    Source: Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel"; the layer after
+    the current one is gathered meanwhile.
+    """
+    total = weight_bytes(shape, method)
+    if method.shards == 1:
+        return total
+    end = method.width * shape.vocabulary * shape.hidden
+    layers = 2 * (total - end * (1 if shape.tied else 2)) // shape.layers
+    return total // method.shards + max(end, layers)
 
 
 def _in_heap(shape: Shape, method: Method, *, tokens: int, moving: int, head: int) -> int:

@@ -185,3 +185,20 @@ def test_a_step_keeps_its_rows_on_any_number_of_processes(rows, processes, most)
         larger = range(micro + 1, most + 1)
         assert micro <= most
         assert not any((rows // processes) % n == 0 for n in larger)
+
+
+def test_what_is_too_large_for_one_fits_in_shares(shape):
+    given = options(load_in_4bit=False, gradient_checkpointing=True)
+    sizes = {"longest": 2048, "memory_free": int(12e9), "dtype": "bfloat16", "device": "cuda"}
+    with pytest.raises(TunewrightError):
+        fitted(given, shape, **sizes)
+    fit, _ = fitted(given, shape, **sizes, shards=4)
+    whole = training_memory(
+        shape,
+        method_of(given, dtype="bfloat16", device="cuda"),
+        rows=1,
+        length=2048,
+        checkpointing=True,
+    )
+    assert whole.weights / 4 < fit.memory.weights < whole.weights / 2
+    assert fit.memory.optimizer == whole.optimizer // 4
