@@ -24,7 +24,7 @@ from tunewright.accel import Choice
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.errors import failure
-from tunewright.machine import library_versions, process_count
+from tunewright.machine import is_sharded, library_versions, process_count
 from tunewright.models._load import device, load_tokenizer, resolve_model
 from tunewright.models.families import read_shape
 from tunewright.models.messages import messages_of
@@ -84,12 +84,6 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     Raises:
         TunewrightError: Everything that makes the training impossible.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
-        message = (
-            "Training under FSDP is not supported: its shards cannot be saved and resumed here."
-        )
-        fix = "Launch without --use_fsdp: each process then holds the base, and only adapters are exchanged."
-        raise failure("E_CONFIG_VALUE", message, where="ACCELERATE_USE_FSDP", fix=fix)
     options = config.train
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
     tokenizer = load_tokenizer(base, config.model.chat_template, config.model.extra_special_tokens)
@@ -162,6 +156,7 @@ def _environment(where: str) -> dict[str, Any]:
         "device_name": name,
         "threads": torch.get_num_threads(),
         "world_size": process_count(),
+        "sharded": is_sharded(),
         "versions": library_versions(),
     }
 
@@ -192,6 +187,8 @@ def tuned_model(config: Config, prepared: Prepared) -> PeftModel:
 
 def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
     """Return what TRL is told; order, evaluations and checkpoints are our own."""
+    # Without it accelerate would gather the whole base at once, which nobody wants of FSDP.
+    os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
     options = config.train
     steps = prepared.schedule.steps
     warmup = options.warmup_steps

@@ -9,7 +9,7 @@ from typing import Any
 
 from tunewright.errors import Problem, TunewrightError
 
-ENVIRONMENT = frozenset({"device", "device_name", "threads", "world_size", "dtype"})
+ENVIRONMENT = frozenset({"device", "device_name", "threads", "world_size", "sharded", "dtype"})
 """Fields of the machine, not of the run: another value may change the last bits of the result."""
 ENVIRONMENTS = ("versions.", "passes.")
 """Beginnings of more such fields: libraries, and how the rows of a step go through the model."""

@@ -1,7 +1,8 @@
 """What makes a training impossible, all of it at once."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,8 +12,11 @@ from tunewright.errors import Problem
 from tunewright.machine import disk_space
 from tunewright.models.families import HEAD, LINEARS, Shape, named
 from tunewright.train.memory import target_names
-from tunewright.train.methods import conflicts, optimizer
+from tunewright.train.methods import STARTS_ABOVE_ZERO, begins_with, conflicts, optimizer
 from tunewright.train.trackers import missing_trackers
+
+OPTIMIZERS_OF_SHARES = ("adamw_torch", "adamw_torch_fused", "sgd")
+"""Optimizers whose steps torch can take on a share of each tensor."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ def problems_of(config: Config, shape: Shape, highest: int, place: Place) -> lis
         *_of_base(config, shape, highest),
         *_names(config.train, shape),
         *settings_problems(config.train, place),
+        *sharding_problems(config, shape, place.device, os.environ),
         *_space(config, place),
     ]
 
@@ -128,6 +133,62 @@ def _deepspeed(options: TrainSection) -> list[Problem]:
     except ValueError as error:
         message = f"The DeepSpeed config is not JSON: {error}."
         found.append(_wrong("deepspeed", message, f"Correct {file}."))
+    return found
+
+
+def sharding_problems(
+    config: Config, shape: Shape, device: str, environment: Mapping[str, str]
+) -> list[Problem]:
+    """Return what does not go together with FSDP, which a launcher asks for in the environment.
+
+    Args:
+        config: What is asked for.
+        shape: The base.
+        device: Kind of device.
+        environment: Of the process.
+    """
+    settings = {name: text.lower() for name, text in environment.items()}
+    if settings.get("ACCELERATE_USE_FSDP") != "true":
+        return []
+    found: list[Problem] = []
+    if settings.get("FSDP_VERSION") != "2":
+        message = "FSDP1 flattens trained and frozen weights into one; FSDP2 keeps them apart."
+        fix = "accelerate launch --use_fsdp --fsdp_version 2 ..."
+        found.append(Problem("E_CONFIG_VALUE", message, "FSDP_VERSION", fix))
+    if settings.get("FSDP_ACTIVATION_CHECKPOINTING") == "true":
+        message = "Whether activations are recomputed is a setting of training, not of FSDP."
+        fix = "Launch without it, and --set train.gradient_checkpointing=true."
+        found.append(Problem("E_CONFIG_VALUE", message, "FSDP_ACTIVATION_CHECKPOINTING", fix))
+    if config.model.extra_special_tokens:
+        message = "Single rows of the embedding cannot be trained under FSDP."
+        fix = "Launch without --use_fsdp."
+        found.append(Problem("E_CONFIG_VALUE", message, "model.extra_special_tokens", fix))
+    return found + _unshared(config.train, shape, device)
+
+
+def _unshared(options: TrainSection, shape: Shape, device: str) -> list[Problem]:
+    lora, found = options.lora, list[Problem]()
+    if options.load_in_4bit:
+        message = "Weights in 4 bits cannot be shared out among processes (FSDP)."
+        fix = "--set train.load_in_4bit=false, or launch without --use_fsdp."
+        found.append(_wrong("load_in_4bit", message, fix))
+    chosen = optimizer(options.optim, device=device, load_in_4bit=False).value
+    if chosen not in OPTIMIZERS_OF_SHARES:
+        message = f"'{chosen}' does not know weights that are shared out among processes (FSDP)."
+        found.append(_wrong("optim", message, "--set train.optim=adamw_torch"))
+    # The loss reads the head's weight past FSDP, which then leaves its gradient in each process as it is.
+    head = ("embed_tokens", HEAD) if shape.tied else (HEAD,)
+    whole = [name for name in lora.modules_to_save if name.rpartition(".")[2] in head]
+    if whole:
+        message = f"The output head ({', '.join(whole)}) cannot be trained whole under FSDP."
+        fix = "Launch without --use_fsdp, or leave it out."
+        found.append(_wrong("lora.modules_to_save", message, fix))
+    if begins_with(lora, STARTS_ABOVE_ZERO):
+        # Processes other than the first have no weights yet from which they could begin.
+        message = f"'{lora.init_lora_weights}' begins with the base's weights, which are shared out under FSDP."
+        found.append(
+            _wrong("lora.init_lora_weights", message, "--set train.lora.init_lora_weights=true")
+        )
     return found
 
 
