@@ -54,7 +54,11 @@ def save_tensors(file: Path, tensors: dict[str, torch.Tensor]) -> None:
         OSError: The system refused.
     """
     with as_os_errors(file):
+        file.touch()
+        mode = file.stat().st_mode
         save_file(tensors, file, metadata={"format": "pt"})
+        # It writes a file that only its owner may read; a server may run as another user.
+        file.chmod(mode)
 
 
 def check_base(folder: Path) -> None:

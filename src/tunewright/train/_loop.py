@@ -187,8 +187,9 @@ def tuned_model(config: Config, prepared: Prepared) -> PeftModel:
 
 def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
     """Return what TRL is told; order, evaluations and checkpoints are our own."""
-    # Without it accelerate would gather the whole base at once, which nobody wants of FSDP.
-    os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
+    if is_sharded():
+        # Without it accelerate would gather the whole base at once, which nobody wants of FSDP.
+        os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
     options = config.train
     steps = prepared.schedule.steps
     warmup = options.warmup_steps

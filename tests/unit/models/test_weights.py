@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright.errors import TunewrightError
 from tunewright.models._load import load_model, load_tuned, resolve_model
-from tunewright.models._weights import check_adapter, check_base, shapes_in, shapes_of
+from tunewright.models._weights import check_adapter, check_base, save_tensors, shapes_in, shapes_of
 
 SIZES = {
     "vocab_size": 64,
@@ -232,3 +232,9 @@ def test_a_damaged_file_is_said_rule_by_rule(copy, base):
     file.write_bytes(text)
     ((_, message),) = problems_of(lambda: load_tuned(base, copy))
     assert message.endswith("is there twice.")
+
+
+def test_what_is_written_may_be_read_as_other_files_may(tmp_path):
+    (tmp_path / "other").touch()
+    save_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
