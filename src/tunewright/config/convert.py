@@ -5,12 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from tunewright.config.load import Loaded
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config, SourceSection
-from tunewright.config.text import Place
+from tunewright.config.text import Place, dumped
 from tunewright.config.validate import meaning
 from tunewright.errors import failure
 
@@ -52,7 +50,7 @@ def _source(entry: SourceSection) -> str | dict[str, Any]:
 def as_yaml(loaded: Loaded) -> str:
     """Return a loaded config as YAML in our keys, with what there was to say as comments."""
     said = [f"Written from {loaded.dialect}."] if loaded.dialect else []
-    return _head((*said, *loaded.notes)) + _dumped(essentials(loaded.config))
+    return _head((*said, *loaded.notes)) + dumped(essentials(loaded.config), width=_WIDTH)
 
 
 def commented(values: Mapping[str, Any], head: Sequence[str]) -> str:
@@ -81,15 +79,11 @@ def _explained(values: Mapping[str, Any], place: Place) -> Iterator[str]:
                 )
                 + "\n"
             )
-            yield textwrap.indent(_dumped({key: value}), indent)
+            yield textwrap.indent(dumped({key: value}, width=_WIDTH), indent)
 
 
 def _head(lines: Sequence[str]) -> str:
     return "".join(f"# {line}\n" for line in lines)
-
-
-def _dumped(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True, width=_WIDTH)
 
 
 def write_new(path: str, text: str) -> Path:

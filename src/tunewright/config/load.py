@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from dotenv import load_dotenv
 
 from tunewright.config.dialects import translated
@@ -17,7 +16,7 @@ from tunewright.config.overrides import apply, origin
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.config.sources import ELSEWHERE
-from tunewright.config.text import PRESET, Place, parse, preset_names, read_text
+from tunewright.config.text import PRESET, Place, dumped, parse, preset_names, read_text
 from tunewright.config.validate import Given, validated
 from tunewright.errors import TunewrightError, failure
 
@@ -160,7 +159,7 @@ def require_endpoint() -> None:
 
 def dump_config(config: Config) -> str:
     """Return the config as YAML, every default filled in."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return dumped(config.model_dump(mode="json"))
 
 
 def config_schema() -> str:

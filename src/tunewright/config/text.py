@@ -1,5 +1,7 @@
 """The text of a config: read, and parsed into plain values with the line of every key."""
 
+import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,7 @@ SHOWN = 200
 """Characters of a value that a message shows."""
 PRESET = "preset:"
 CONFIG_SUFFIXES = (".yaml", ".yml")
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 Place = tuple[str | int, ...]
 """Where a value is: the keys and numbers that lead to it."""
 
@@ -171,3 +174,21 @@ def shown(given: object) -> str:
     """Return a value as a message shows it: on one line, not too long."""
     text = ascii(given) if isinstance(given, str) and not given.isprintable() else repr(given)
     return text if len(text) <= SHOWN else text[:SHOWN] + "..."
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what is read back as it was."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # YAML takes these characters for ends of lines; unescaped they would come back as others.
+    style = '"' if _LINE_ENDS.search(text) else None
+    return cast("Any", dumper).represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def dumped(values: Mapping[str, Any], *, width: int = 80) -> str:
+    """Return the YAML of plain values, in their order; lines are folded at about `width` characters."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Any
 
-import yaml
+from tunewright.config.text import dumped
 
 BAR = 40
 """Characters of the longest bar of the histogram."""
@@ -104,7 +104,7 @@ def dataset_card(facts: DatasetFacts) -> str:
 
     Source: the Hub's documentation of dataset cards.
     """
-    front = yaml.safe_dump(_metadata(facts), sort_keys=False, allow_unicode=True, width=1000)
+    front = dumped(_metadata(facts), width=1000)
     parts = [
         f"# {_text(facts.repo_id)}",
         *_origin(facts),

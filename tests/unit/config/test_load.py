@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from tunewright.config.inputs import DETERMINED_BY, settings_of
 from tunewright.config.load import dump_config, load_config, preset_names, read_dotenv
 from tunewright.config.schema import Config
+from tunewright.config.text import dumped
 from tunewright.errors import TunewrightError
 
 
@@ -162,3 +163,10 @@ def test_what_determines_a_stage_are_real_options():
     config = load_config("preset:demo")
     for kind, names in DETERMINED_BY.items():
         assert set(settings_of(config, kind)) == set(names)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@example("\x85")
+@example(" \u2028 a\n\u2029")
+def test_any_text_comes_back_as_it_was(text):
+    assert yaml.safe_load(dumped({"a": [text], text: "b"})) == {"a": [text], text: "b"}
