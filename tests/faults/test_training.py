@@ -172,6 +172,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(root, whol
     [
         ("train.learning_rate=1e-3", "train.learning_rate"),
         ("train.max_length=40", "train.max_length"),
+        ("train.lr_scheduler_type=linear", "train.lr_scheduler_type"),
         ("train.lora.r=4", "train.lora.r"),
         ("seed=7", "seed"),
         ("model.chat_template=plain", "chat_template"),

@@ -1,5 +1,6 @@
 """The long form of test_training.py, for `make faults`: every point of a run, and five hundred random kills."""
 
+import errno
 import random
 import shutil
 
@@ -52,3 +53,28 @@ def test_five_hundred_kills_at_random_times(root, whole, forks, tmp_path):
         for _ in range(10):
             forks.run(Case(train_in, (root, run), kill_after_s=chosen.uniform(0.1, 3.0)))
         require_finished(forks, root, run, whole[0])
+
+
+def test_a_full_disk_at_twenty_places(root, whole, forks, tmp_path):
+    """D2. The disk fills at a save and stays full; with space again it goes on."""
+    wanted, calls = whole
+    run = tmp_path / "run"
+    saves = run / "training" / "checkpoints"
+    opened = sum(call.name == "open" and "/checkpoints/" in call.path for call in calls)
+    for place in range(0, opened, -(-opened // 20)):
+        full = Fault(place, "open", errno.ENOSPC, forever=True)
+        stopped = forks.run(Case(train_in, (root, run), under=saves, fault=full))
+        stopped.require("E_DISK_SPACE")
+        assert not list(saves.glob(".tmp-*"))
+        require_finished(forks, root, run, wanted)
+
+
+def test_files_that_may_not_grow_at_twenty_sizes(root, whole, forks, tmp_path):
+    """D3. Up to just too little for the largest file; one run, so each goes on where the last one stopped."""
+    run = tmp_path / "run"
+    shutil.copytree(root / "run" / "dataset", run / "dataset")
+    largest = max(p.stat().st_size for p in (root / "whole").rglob("*") if p.is_file())
+    for n in range(20):
+        stopped = forks.run(Case(train_in, (root, run), file_limit=(largest - 1) * n // 19))
+        stopped.require("E_IO")
+    require_finished(forks, root, run, whole[0])
