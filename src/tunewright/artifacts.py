@@ -19,7 +19,7 @@ from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -117,9 +117,8 @@ def writing(
             "E_RUN_LOCKED", f"Another process is writing '{path.name}'.", where=path
         ) from error
     except OSError as error:
-        raise failure(
-            "E_IO", f"{error.strerror or error}.", where=error.filename or path
-        ) from error
+        where, message = error.filename or path, f"{error.strerror or error}."
+        raise failure("E_IO", message, where=where, fix=io_fix(error)) from error
     finally:
         if draft is not None:
             shutil.rmtree(draft.path, ignore_errors=True)
@@ -210,16 +209,16 @@ def verify_files(
     path: Path, files: Mapping[str, str], code: str = "E_ARTIFACT_INVALID"
 ) -> list[Problem]:
     """Return a problem for every file that is missing or whose SHA-256 differs."""
+    kind = kind_of(path)
+    fix = f"Make the {kind} again: {MAKERS[kind]} {path.parent}" if kind else CODES[code].fix
     problems: list[Problem] = []
     for name, digest in files.items():
         file = path / name
         if not file.is_file():
-            problems.append(Problem(code, "The file is missing.", str(file), "Make it again."))
+            problems.append(Problem(code, "The file is missing.", str(file), fix))
         elif sha256(file) != digest:
             problems.append(
-                Problem(
-                    code, "The file has changed since it was made.", str(file), "Make it again."
-                )
+                Problem(code, "The file has changed since it was made.", str(file), fix)
             )
     return problems
 

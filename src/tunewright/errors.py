@@ -1,7 +1,9 @@
 """Every failure a user can cause: its code, exit code, meaning and way out."""
 
+import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -275,6 +277,24 @@ class Problem:
     message: str
     where: str
     fix: str
+
+
+def io_fix(error: OSError) -> str:
+    """Return what to do about what the system refused: E_IO's fix for this error number."""
+    place = Path(str(error.filename)) if error.filename else None
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "Change its permissions, or name another place."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Free space on the disk, or name another place."
+    if place is not None and error.errno == errno.EISDIR:
+        return f"{place} is a folder: name a file."
+    if place is not None and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST):
+        there = next((p for p in (place, *place.parents) if p.exists()), place)
+        if there.is_file():
+            return f"{there} is a file: name another place, or move it away."
+        if there not in (place, place.parent):
+            return f"Make the folder {place.parent} first."
+    return CODES["E_IO"].fix
 
 
 class TunewrightError(Exception):

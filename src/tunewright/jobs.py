@@ -37,6 +37,7 @@ OPTIONS: Mapping[str, str] = {
 """Flags of a job, and the options that they stand for."""
 
 _MAGIC = re.compile(r"[*?\[]")
+_STARS = re.compile(r"\*{2,}")
 
 
 def job_overrides(flags: Mapping[str, Any]) -> list[Flag]:
@@ -46,7 +47,7 @@ def job_overrides(flags: Mapping[str, Any]) -> list[Flag]:
     template with fields in braces, a text file that holds one, or a chat template.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, a pattern that matches nothing, each named.
+        TunewrightError: E_NOT_FOUND, a pattern that matches nothing; E_CONFIG_VALUE, one that is none; each named.
     """
     found = [
         _flag(OPTIONS[name], value, name)
@@ -71,26 +72,44 @@ def _sources(patterns: Sequence[str], dataset: str | None) -> list[str]:
     paths: list[str] = []
     problems: list[Problem] = []
     for pattern in patterns:
-        matched = _matched(pattern)
-        paths += [path for path in matched if path not in paths]
-        if not matched:
-            message = f"No file matches {pattern!a}."
-            fix = "Check the pattern; quote it if the shell is not to expand it."
-            problems.append(Problem("E_NOT_FOUND", message, "--train-files", fix))
+        try:
+            paths += [path for path in _matched(pattern) if path not in paths]
+        except TunewrightError as error:
+            problems += error.problems
+    if dataset is not None and not dataset.strip():
+        message, fix = "The name of the dataset is empty.", "Name a dataset, or leave the flag out."
+        problems.append(Problem("E_CONFIG_VALUE", message, "--dataset-name", fix))
     if problems:
         raise TunewrightError(problems)
     return paths if dataset is None else [*paths, source_path(dataset)]
 
 
 def _matched(pattern: str) -> list[str]:
-    """Return what a pattern matches in order; what is no pattern is taken as it is."""
+    """Return what a pattern matches in order; what is no pattern is taken as it is.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, it matches nothing. E_CONFIG_VALUE, it is none. E_NAME.
+    """
+    where = "--train-files"
+    if not pattern.strip():
+        message, fix = "The path is empty.", "Name a file, a folder or a pattern."
+        raise failure("E_CONFIG_VALUE", message, where=where, fix=fix)
     if source_path(pattern).startswith(ELSEWHERE):
         return [source_path(pattern)]
     path = usable_path(pattern)
     if path.exists() or not _MAGIC.search(pattern):
         return [pattern]
+    parts = [part if part == "**" else _STARS.sub("*", part) for part in path.parts]
+    if list(path.parts) != parts:
+        meant = Path(*(p if p == q else f"**/{q}" for p, q in zip(path.parts, parts, strict=True)))
+        message = f"{pattern!a} is no pattern; `**` stands alone: {meant}."
+        raise failure("E_CONFIG_VALUE", message, where=where, fix=f"--train-files '{meant}'")
     root = Path(path.anchor)
-    return sorted(str(found) for found in root.glob(str(path.relative_to(path.anchor))))
+    matched = sorted(str(found) for found in root.glob(str(path.relative_to(path.anchor))))
+    if not matched:
+        fix = "Check the pattern; quote it if the shell is not to expand it."
+        raise failure("E_NOT_FOUND", f"No file matches {pattern!a}.", where=where, fix=fix)
+    return matched
 
 
 def _template(given: str) -> Flag:

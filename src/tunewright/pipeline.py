@@ -176,7 +176,9 @@ def run_stage(
         artifact = function(config, *parents, listener=listener, **options)
     else:
         artifact = step.make(config, found, listener)
-    _remember(config)
+    # A look at other options does not change what the run is.
+    if stage not in ASIDE or not (run_dir / CONFIG_FILE).is_file():
+        _remember(config)
     return artifact
 
 

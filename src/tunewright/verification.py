@@ -1,13 +1,14 @@
 """Whether what a run has made is still what it was."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from tunewright.artifacts import MANIFEST, Kind, load_artifact
+from tunewright.artifacts import MAKERS, MANIFEST, Kind, load_artifact
 from tunewright.config.schema import Config
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.train import verify_training
 
@@ -46,11 +47,22 @@ def verify(config: Config, *, listener: Listener = SILENT) -> list[Verified]:
 
 def _verified(folder: Path) -> Iterator[Verified]:
     for kind in get_args(Kind):
-        if (folder / kind / MANIFEST).exists():
-            try:
-                made = load_artifact(folder / kind, kind, verify=True)
-                yield Verified(kind, len(made.files))
-            except TunewrightError as error:
-                yield Verified(kind, 0, error.problems)
+        if os.path.lexists(folder / kind):
+            yield _artifact(folder / kind, kind)
     for path, files, problem in verify_training(folder):
         yield Verified(path.name, files, (problem,) if problem else ())
+
+
+def _artifact(path: Path, kind: Kind) -> Verified:
+    if path.is_dir() and not os.path.lexists(path / MANIFEST):
+        message = f"{MANIFEST} is missing: nothing tells what belongs in the folder."
+        fix = f"Make it again: {MAKERS[kind]}."
+        return Verified(kind, 0, (Problem("E_ARTIFACT_INVALID", message, str(path), fix),))
+    try:
+        return Verified(kind, len(load_artifact(path, kind, verify=True).files))
+    except TunewrightError as error:
+        return Verified(kind, 0, error.problems)
+    except OSError as error:
+        code, where = "E_IO", str(error.filename or path)
+        message = f"{error.strerror or error}."
+        return Verified(kind, 0, (Problem(code, message, where, CODES[code].fix),))

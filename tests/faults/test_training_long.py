@@ -21,6 +21,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(root, forks: Forks):
     run = root / "whole"
+    shutil.copytree(root / "run" / "dataset", run / "dataset")
     done = forks.run(Case(train_in, (root, run), under=run))
     assert done.code == 0, done.stderr
     return result(run), done.calls

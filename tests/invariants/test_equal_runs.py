@@ -60,8 +60,9 @@ def losses(root, tmp_path_factory):
 
 def numbers(adapter) -> list[float]:
     rows = [json.loads(x) for x in (adapter.path / "metrics.jsonl").read_text().splitlines()]
-    found = [row[n] for row in rows for n in ("loss", "grad_norm", "eval_loss") if n in row]
-    assert len(found) == 23
+    names = ("loss", "grad_norm", "entropy", "eval_loss", "eval_entropy")
+    found = [row[n] for row in rows for n in names if n in row]
+    assert len(found) == 36
     return found
 
 
@@ -83,6 +84,7 @@ def same(found: list[float], wanted: list[float]) -> bool:
     return found == pytest.approx(wanted, rel=SAME)
 
 
+FOUR_BY_TWO = ("train.per_device_train_batch_size=4", "train.gradient_accumulation_steps=2")
 ONE_BY_ONE = ("train.per_device_train_batch_size=1", "train.gradient_accumulation_steps=8")
 
 
@@ -131,6 +133,7 @@ class Memory:
 
     def __init__(self, trainer: type, monkeypatch: pytest.MonkeyPatch) -> None:
         self.steps: set[int] = set()
+        self.batch = 0
         self.evaluations = False
         self.halved = 0
         backward, evaluated = trainer.compute_loss, trainer._halved
@@ -138,7 +141,8 @@ class Memory:
         def compute_loss(this, model, inputs, *args, **kwargs):
             training = this.model.training
             step, rows = this.state.global_step + 1, len(inputs["input_ids"])
-            due = step in self.steps if training else self.evaluations and step > 1
+            due = step in self.steps and this._micro > self.batch
+            due = due if training else self.evaluations and step > 1
             loss = backward(this, model, inputs, *args, **kwargs)
             if due and rows > (2 if training else 1):
                 if training:
@@ -163,9 +167,10 @@ def memory(monkeypatch):
 @pytest.mark.parametrize("step", [1, 7])
 @pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
 def test_out_of_memory_in_a_step(losses, plain, memory, step, shape):
-    """Halved twice, from the same step on, whether it is the first batch of the step or a later one."""
+    """Halved from the same step on, whether it is the first batch of the step or, as in the second shape, a later one."""
     memory.steps = {step, step + 1}
     rows, passes = shape
+    memory.batch = passes - 1
     found = losses(
         f"train.per_device_train_batch_size={rows}", f"train.gradient_accumulation_steps={passes}"
     )
@@ -180,10 +185,31 @@ def test_out_of_memory_in_an_evaluation(losses, plain, memory):
     assert same(found, plain["qwen3"])
 
 
-def test_a_gradient_that_is_not_put_back_is_noticed(losses, plain, memory, monkeypatch):
-    monkeypatch.setattr(_trainer.Trainer, "_redo", lambda *_: None)
-    memory.steps = {1}
-    assert not same(losses(), plain["qwen3"])
+@pytest.mark.parametrize(
+    "redo",
+    [lambda *_: None, lambda _, model, *__: model.zero_grad()],
+    ids=["nothing", "too little"],
+)
+def test_a_gradient_that_is_not_put_back_is_noticed(losses, plain, memory, monkeypatch, redo):
+    monkeypatch.setattr(_trainer.Trainer, "_redo", redo)
+    memory.steps, memory.batch = {1}, 1
+    assert not same(losses(*FOUR_BY_TWO), plain["qwen3"])
+
+
+def test_out_of_memory_while_batches_are_done_again(losses, plain, memory, monkeypatch):
+    """What was done before with more rows does not fit any more: halved once more."""
+    redo, times = _trainer.Trainer._redo, []
+
+    def too_large(self, *args):
+        times.append(self.course.rows_at_once)
+        if times == [2]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        redo(self, *args)
+
+    monkeypatch.setattr(_trainer.Trainer, "_redo", too_large)
+    memory.steps, memory.batch = {1}, 1
+    assert same(losses(*FOUR_BY_TWO), plain["qwen3"])
+    assert times == [2, 1]
 
 
 COMMAND = "import sys; from tunewright.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +171,43 @@ def test_everything_wrong_is_told_at_once(prepared, make_config, monkeypatch):
     assert [p.message for p in found if "w_proj" in p.message]
     assert [p.fix for p in found if "modules_to_save=[lm_head]" in p.fix]
     assert all(p.fix for p in found)
+
+
+def test_a_run_that_is_written_in_part_needs_the_rest_only(prepared, make_config, monkeypatch):
+    _, dataset = prepared
+    config = make_config()
+    need = plan(config, dataset).facts["disk_bytes"]
+    free = need["total"] - 100_000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(free, 0, free))
+    (problem,) = problems_of(lambda: plan(config, dataset))
+    assert problem.code == "E_DISK_SPACE"
+    needed, left = re.findall(r"([\d,.]+) MB", problem.message)
+    assert needed != left
+    merged = Path(config.run_dir) / "merged" / "model.safetensors"
+    merged.parent.mkdir()
+    with merged.open("wb") as stream:
+        stream.truncate(need["merged"])
+    facts = plan(config, dataset).facts
+    assert facts["disk_bytes"] == need
+    assert facts["disk_left_bytes"] < need["total"] - need["merged"]
+    assert facts["gates"][0]["value"] == f"{facts['disk_left_bytes'] / 1e6:,.0f} MB needed"
+
+
+@pytest.mark.parametrize("name", ["train", "eval"])
+def test_a_side_whose_rows_are_all_too_long_is_refused_by_name(
+    prepared, make_config, tmp_path, name
+):
+    _, dataset = prepared
+    copied = replace(dataset, path=tmp_path / "dataset")
+    shutil.copytree(dataset.path, copied.path)
+    long = {"prompt": "word " * 300, "completion": "Yes."}
+    (copied.path / f"{name}.jsonl").write_text(f"{json.dumps(long)}\n" * 3)
+    found = problems_of(lambda: planned(make_config, copied, "train.max_length=128"))
+    assert [(p.code, Path(p.where).name) for p in found] == [
+        ("E_NOTHING_TO_LEARN", f"{name}.jsonl")
+    ]
+    words = {"train": "row to train on", "eval": "held-out row"}
+    assert words[name] in found[0].message
 
 
 def test_four_bits_without_bitsandbytes_are_refused(prepared, make_config, monkeypatch):

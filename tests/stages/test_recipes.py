@@ -89,14 +89,19 @@ def test_nothing_is_overwritten_and_all_that_is_there_is_named(tmp_path, capfd):
         (folder / name).write_text("mine")
     assert main(["init", "instruct", str(folder), "--json"]) == 2
     shown = capfd.readouterr()
-    assert shown.err.count("ERROR E_EXISTS") == 2
+    assert shown.err.count("ERROR E_EXISTS") == 1
+    assert "nothing is overwritten: README.md, data/rows.jsonl." in shown.err
     assert sorted(p.name for p in folder.rglob("*")) == ["README.md", "data", "rows.jsonl"]
     assert (folder / "README.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(("videos",), "Use one of: video-prompts"), (("agents", None, "gpt"), "qwen3-4b, qwen3-8b")],
+    [
+        (("songs",), "Use one of: video-prompts"),
+        (("author_style",), "Did you mean 'author-style'?"),
+        (("agents", None, "gpt"), "qwen3-4b, qwen3-8b"),
+    ],
 )
 def test_names_that_are_not_known(arguments, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -246,6 +246,15 @@ def test_one_reason_stands_for_rows_that_differ_in_particulars(tmp_path):
     assert len(rejects.problems) == 2 * EXAMPLES
 
 
+def test_a_particular_that_all_rows_share_is_told(tmp_path):
+    rejects = Rejects(tmp_path / "rejected.jsonl")
+    for n in range(9):
+        text = f"the prompt template needs 'topic'; the columns are a{n}, b"
+        rejects.report(Problem("E_DATA_ROW", f"The row cannot be used: {text}.", f"f:{n}", "x"))
+    rejects.close()
+    assert rejects.shortened()[-1].message == "6 more rows: the prompt template needs 'topic'."
+
+
 def test_files_without_a_known_form_come_before_rows_and_are_bounded(gather):
     files = {"bad.jsonl": "{\n" * 9}
     files |= {f"{n}.jsonl": [{"ask": "q", "say": "a"}] * 3 for n in range(30)}

@@ -282,6 +282,7 @@ def test_answers_take_a_twentieth_of_the_time(tmp_path, monkeypatch):
 
     class Model:
         training, device = False, "cpu"
+        config = SimpleNamespace(max_position_embeddings=2048)
 
         def eval(self): ...
         def train(self, mode):
@@ -293,7 +294,7 @@ def test_answers_take_a_twentieth_of_the_time(tmp_path, monkeypatch):
 
     given = []
     for step in range(60):
-        state = SimpleNamespace(global_step=step)
+        state = SimpleNamespace(global_step=step, max_steps=1000)
         samples.on_evaluate(SimpleNamespace(world_size=1), state, None, model=Model())
         if metrics.has_samples(step):
             given.append(now[0])
@@ -311,6 +312,7 @@ def test_answers_that_do_not_fit_in_memory_stop_and_training_goes_on(tmp_path):
 
     class Full:
         training, device = True, "cpu"
+        config = SimpleNamespace(max_position_embeddings=2048)
 
         def eval(self): ...
         def train(self, mode):
@@ -320,7 +322,7 @@ def test_answers_that_do_not_fit_in_memory_stop_and_training_goes_on(tmp_path):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     for step in (1, 2):
-        state = SimpleNamespace(global_step=step)
+        state = SimpleNamespace(global_step=step, max_steps=1000)
         samples.on_evaluate(SimpleNamespace(world_size=1), state, None, model=Full())
     assert modes == [True]
     assert [event["event"] for event in read(tmp_path).events] == ["samples"]

@@ -68,7 +68,11 @@ def test_missing_torn_and_altered(tmp_path):
     make(path)
     assert code_of(lambda: load_artifact(path, "merged")) == "E_ARTIFACT_INVALID"
     (path / "sub" / "a.txt").write_text("hellO")
-    assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_ARTIFACT_INVALID"
+    with pytest.raises(TunewrightError) as caught:
+        load_artifact(path, "dataset", verify=True)
+    (problem,) = caught.value.problems
+    assert problem.code == "E_ARTIFACT_INVALID"
+    assert problem.fix == f"Make the dataset again: tunewright prepare {tmp_path}"
     (path / "sub" / "a.txt").unlink()
     assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_ARTIFACT_INVALID"
     (path / "manifest.json").write_text('{"kind": "data')

@@ -114,3 +114,35 @@ def test_wrong_flags_are_named(rows):
 )
 def test_values_of_flags_as_launchers_write_them(given, expected):
     assert spelled_out(given.split()) == (expected or given).split()
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("data/**.jsonl", "data/**/*.jsonl"),
+        ("data**/a.jsonl", "**/data*/a.jsonl"),
+        ("**/***.jsonl", "**/**/*.jsonl"),
+    ],
+)
+def test_two_stars_stand_alone(rows, given, meant):
+    (problem,) = refused(train_files=(given,))
+    assert (problem.code, problem.where) == ("E_CONFIG_VALUE", "--train-files")
+    assert f"`**` stands alone: {meant}" in problem.message
+    found = job_config({"train_files": (meant,)}).prepare.source
+    assert {entry.path for entry in found} >= {"data/a.jsonl"}
+
+
+def test_a_file_whose_name_has_stars_is_a_file(rows):
+    (rows / "a**b.jsonl").write_text("{}\n")
+    (entry,) = job_config({"train_files": ("a**b.jsonl",)}).prepare.source
+    assert entry.path == "a**b.jsonl"
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_name_is_no_source(rows, empty):
+    found = refused(train_files=(empty, "none*"), dataset_name=empty)
+    assert [(p.code, p.where) for p in found] == [
+        ("E_CONFIG_VALUE", "--train-files"),
+        ("E_NOT_FOUND", "--train-files"),
+        ("E_CONFIG_VALUE", "--dataset-name"),
+    ]

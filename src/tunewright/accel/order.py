@@ -64,5 +64,6 @@ def _grouped(
     steps = [sorted_rows[i : i + rows_a_step] for i in range(0, whole, rows_a_step)]
     shuffled.shuffle(steps)
     # The longest rows come first: what does not fit in memory shows at once and not after an hour.
-    steps.sort(key=lambda step: max(lengths[row] for row in step) < max(lengths))
+    longest = max(lengths, default=0)
+    steps.sort(key=lambda step: lengths[step[0]] < longest)
     return [row for step in steps for row in step] + sorted_rows[whole:]

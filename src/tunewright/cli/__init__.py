@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints. Errors become a code, a place and a fix."""
 
+import difflib
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import click
 
 from tunewright.cli.commands import cli
 from tunewright.cli.text import visible, visible_json
-from tunewright.errors import CODES, Problem, TunewrightError
+from tunewright.errors import CODES, Problem, TunewrightError, io_fix
 from tunewright.machine import process_rank
 
 QUIET = {
@@ -66,12 +67,12 @@ def _run(args: Sequence[str], *, debug: bool) -> int:
         return 0
     except OSError as error:
         place = str(error.filename or "the system")
-        _show([Problem("E_IO", f"{error.strerror or error}.", place, CODES["E_IO"].fix)])
+        _show([Problem("E_IO", f"{error.strerror or error}.", place, io_fix(error))])
         return CODES["E_IO"].exit_code
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = context.command_path if context else "tunewright"
-        _show([Problem("E_USAGE", error.format_message(), command, f"{command} --help")])
+        _show([Problem("E_USAGE", _misuse(error), command, f"{command} --help")])
         return CODES["E_USAGE"].exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(
@@ -84,6 +85,14 @@ def _run(args: Sequence[str], *, debug: bool) -> int:
         _show([_internal(error)])
         return CODES["E_INTERNAL"].exit_code
     return 0
+
+
+def _misuse(error: click.ClickException) -> str:
+    """Return what is wrong with a command line; of the options that click finds alike, the nearest one."""
+    if not isinstance(error, click.NoSuchOption) or not error.possibilities:
+        return error.format_message()
+    near = difflib.get_close_matches(error.option_name, error.possibilities, n=1, cutoff=0)
+    return f"No such option '{error.option_name}'. Did you mean '{near[0]}'?"
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

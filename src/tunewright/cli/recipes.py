@@ -8,7 +8,11 @@ from tunewright.cli.options import JSON
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
 @click.argument("folder", metavar="[DIR]", required=False)
-@click.option("--base", metavar="NAME", help="Base model: qwen3-4b, ...; unset: the recipe's own.")
+@click.option(
+    "--base",
+    metavar="NAME",
+    help="Base model: qwen3-4b, qwen3-8b, llama-3.1-8b, mistral-7b, qwen3-0.6b or tiny; unset: the recipe's own.",
+)
 @JSON
 def init(recipe: str, folder: str | None, base: str | None, as_json: bool) -> None:
     """Write a ready project: config, sample data, README; RECIPE is video-prompts, author-style, agents or instruct.

@@ -1,119 +1,40 @@
-"""What the terminal shows: progress on stderr, results on stdout. The only user of rich."""
+"""What the terminal shows of results, on stdout."""
 
+import shlex
 import sys
-import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
-from tunewright.artifacts import Artifact
+from tunewright.accel import told
+from tunewright.artifacts import MAKERS, Artifact, Kind
+from tunewright.cli.lines import print_line, print_prose
+from tunewright.cli.progress import progress as progress
 from tunewright.cli.text import visible, visible_json
 from tunewright.config.schema import Config
-from tunewright.events import SILENT, Listener
-from tunewright.machine import process_rank
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
+from tunewright.publish.manifest import BAD_VERDICTS
 from tunewright.publish.store import Version
 
-ROOMY = 110
-"""Columns of a terminal that has room for wide bars."""
-
-
-@contextmanager
-def progress() -> Generator[Listener]:
-    """Give a listener: bars in a terminal, a line a stage otherwise; of several processes the first tells."""
-    if process_rank():
-        yield SILENT
-        return
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Lines(console)
-        return
-    columns = (
-        SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=24 if console.width >= ROOMY else 8),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeElapsedColumn(),
-        # It takes what the others leave, and loses its end where that is too little.
-        TextColumn(
-            "{task.fields[detail]}",
-            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
-            markup=False,
-            style="dim",
-        ),
-    )
-    with Progress(*columns, console=console, expand=True) as bars:
-        listener = Bars(bars)
-        yield listener
-        listener.finish()
-
-
-class Lines:
-    """Listener for logs: what is said, and when a stretch begins."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def started(self, stage: str, total: int | None, unit: str) -> None:
-        """Print a line."""
-        size = f" ({total} {unit})" if total else ""
-        self._console.print(
-            f"{time.strftime('%H:%M:%S')} {stage}{size}", highlight=False, markup=False
-        )
-
-    def advanced(self, done: int, detail: str) -> None:
-        """Stay quiet: a log has no use for every step."""
-
-    def said(self, text: str) -> None:
-        """Print it."""
-        _line(self._console, f"         {text}")
-
-
-class Bars:
-    """Listener for a terminal: one bar a stretch."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._task: TaskID | None = None
-
-    def started(self, stage: str, total: int | None, unit: str) -> None:
-        """Open a bar, the one before is done."""
-        self.finish()
-        self._task = self._bars.add_task(stage, total=total, unit=unit, detail="")
-
-    def advanced(self, done: int, detail: str) -> None:
-        """Move the bar."""
-        if self._task is not None:
-            self._bars.update(self._task, completed=done, detail=visible(detail))
-
-    def said(self, text: str) -> None:
-        """Print above the bars."""
-        self._bars.console.print(f"  [dim]{escape(visible(text))}", highlight=False)
-
-    def finish(self) -> None:
-        """Fill the current bar: early stopping and unknown totals end before it is full."""
-        if self._task is None:
-            return
-        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-        total = task.completed or task.total or 1
-        self._bars.update(self._task, total=total, completed=total)
-        self._task = None
+NARROW = 60
+"""Columns under which a table of gates cannot be read."""
+NEXT: Mapping[Kind, str] = {
+    "dataset": "check",
+    "check": "train",
+    "plan": "train",
+    "adapter": "compare",
+    "evaluation": "merge",
+    "merged": "export",
+    "exported": "chat",
+    "published": "report",
+}
+"""The command that follows an artifact, when stages are run one at a time."""
 
 
 def artifact(made: Artifact, *, as_json: bool) -> None:
@@ -127,11 +48,24 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
     if made.kind == "plan":
         _plan(console, made.facts)
     if made.facts.get("gates"):
-        console.print(_gates([(made.kind, gate) for gate in made.facts["gates"]]))
+        _gates(console, [(_stage(made.kind), gate) for gate in made.facts["gates"]])
     for name in ("sentence", "advice"):
         if made.facts.get(name):
-            console.print(visible(made.facts[name], keep="\n"), markup=False, highlight=False)
-    _line(console, f"{made.kind}: {made.path}")
+            print_prose(console, made.facts[name])
+    print_line(console, f"{made.kind}: {made.path}")
+    if made.facts.get("verdict", "") not in BAD_VERDICTS:
+        _next(console, made.kind, made.path.parent, made.facts.get("gates", ()))
+
+
+def _stage(kind: Kind) -> str:
+    """Return the stage that makes an artifact, as its command is named."""
+    return MAKERS[kind].removeprefix("tunewright ")
+
+
+def _next(console: Console, kind: Kind, run: Path, gates: Sequence[Mapping[str, Any]]) -> None:
+    """Print what to type next, where nothing has failed."""
+    if kind in NEXT and all(gate["passed"] for gate in gates):
+        print_line(console, f"Next: tunewright {NEXT[kind]} {shlex.quote(str(run))}")
 
 
 def _dataset(console: Console, found: Mapping[str, Any]) -> None:
@@ -160,8 +94,7 @@ def _dataset(console: Console, found: Mapping[str, Any]) -> None:
 
 def _plan(console: Console, found: Mapping[str, Any]) -> None:
     """Print rows as they are trained on, memory by part, choices with reasons, and what it all takes."""
-    for row in found["samples"]:
-        _row(console, row)
+    _rows(console, found["samples"])
     console.print()
     table = Table(box=None, pad_edge=False)
     table.add_column("memory")
@@ -170,7 +103,7 @@ def _plan(console: Console, found: Mapping[str, Any]) -> None:
         table.add_row(part, f"{size / 1e6:,.0f}")
     console.print(table)
     for choice in found["choices"]:
-        _line(console, f"{choice['name']}: {choice['value']}, since {choice['reason']}")
+        print_prose(console, told(choice))
     shown = (
         f"{found['rows']:,} rows, {found['trained_tokens_an_epoch']:,} of {found['tokens_an_epoch']:,} tokens "
         f"to be learned; {found['rows_cut']:,} rows cut, {found['rows_dropped']:,} left out, "
@@ -182,11 +115,12 @@ def _plan(console: Console, found: Mapping[str, Any]) -> None:
         f"{found['ram_bytes']['export'] / 1e6:,.0f} MB; {found['ram_free_bytes'] / 1e6:,.0f} MB are free",
     )
     for text in shown:
-        _line(console, text)
+        print_prose(console, text)
     if found["largest_micro_batch"]:
-        _line(console, f"rows that would fit at once: {found['largest_micro_batch']:,}")
+        text = f"of the rows of a step {found['largest_micro_batch']:,} would fit at a time"
+        print_line(console, text)
     if found["expect"]:
-        _line(console, found["expect"])
+        print_prose(console, found["expect"])
 
 
 def checked(found: Mapping[str, Any], *, show: int) -> None:
@@ -195,9 +129,9 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     for file in found.get("files", ()):
         forms = "; ".join(f"{name}: {count:,} rows" for name, count in file["forms"].items())
         line = f"{file['name']}: {file['reason']}{'; ' if forms else ''}{forms}"
-        _line(console, line)
+        print_line(console, line)
     for note in found.get("notes", ()):
-        _line(console, f"note: {note}")
+        print_prose(console, f"note: {note}")
     if found.get("rejected_rows"):
         _rejected(console, found)
     if "rows_written" in found:
@@ -205,26 +139,21 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     if "lengths" in found:
         _figures(console, found)
     if found.get("gates"):
-        console.print(_gates([("check", gate) for gate in found["gates"]]))
+        _gates(console, [("check", gate) for gate in found["gates"]])
     for kind in found.get("warnings", ()):
         _warning(console, kind)
-    for row in found.get("rendered", ())[:show]:
-        _row(console, row)
+    _rows(console, found.get("rendered", ())[:show])
     if "path" in found and "gates" in found:
-        _line(console, f"check: {found['path']}")
+        print_line(console, f"check: {found['path']}")
+        _next(console, "check", Path(found["path"]).parent, found["gates"])
 
 
 def _rejected(console: Console, found: Mapping[str, Any]) -> None:
     """Print how many rows cannot be used, and why."""
     reasons: Mapping[str, int] = found.get("rejected_reasons", {})
-    _line(console, f"rows that cannot be used: {found['rejected_rows']:,}")
+    print_line(console, f"rows that cannot be used: {found['rejected_rows']:,}")
     for reason, count in reasons.items():
-        _line(console, f"  {count:,}: {reason}")
-
-
-def _line(console: Console, text: str) -> None:
-    """Print a line as it is; what a terminal would obey is shown as an escape."""
-    console.print(visible(text), markup=False, highlight=False, soft_wrap=True)
+        print_line(console, f"  {count:,}: {reason}")
 
 
 def _figures(console: Console, found: Mapping[str, Any]) -> None:
@@ -243,7 +172,7 @@ def _figures(console: Console, found: Mapping[str, Any]) -> None:
         f"the end is learned in {found['rows_with_end']:,} of {found['rows']:,} rows",
     )
     for line in lines:
-        _line(console, line)
+        print_prose(console, line)
 
 
 def sparkline(counts: Sequence[int]) -> str:
@@ -257,22 +186,33 @@ def _warning(console: Console, kind: Mapping[str, Any]) -> None:
     label = f"WARNING {kind['code']}"
     console.print(f"[yellow]{label}[/]: {escape(visible(first['message']))}", highlight=False)
     more = f" and {kind['count'] - 1:,} more" if kind["count"] > 1 else ""
-    lines = (f"where: {first['where']}{more}", f"fix: {first['fix']}")
-    for line in lines:
-        _line(console, line)
+    print_line(console, f"where: {first['where']}{more}")
+    print_prose(console, f"fix: {first['fix']}")
 
 
-def _row(console: Console, row: Mapping[str, Any]) -> None:
-    """Print a row; what is learned is green, or in double brackets where there is no colour."""
+def _rows(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows; what is learned is green, or in double brackets where there is no colour."""
+    plain = not console.is_terminal or console.no_color
+    if rows:
+        console.print()
+        print_prose(
+            console,
+            "Rows as the model reads them; what it learns "
+            + ("stands in [[double brackets]]." if plain else "is green."),
+        )
+    for row in rows:
+        _row(console, row, plain=plain)
+
+
+def _row(console: Console, row: Mapping[str, Any], *, plain: bool) -> None:
     text = Text()
     for run in row["runs"]:
         learned, shown = run["learned"], visible(run["text"], keep="\n\t")
-        plain = not console.is_terminal or console.no_color
         mark = f"[[{shown}]]" if learned and plain else shown
         text.append(mark, style="bold green" if learned else "dim")
     console.print()
     lost = f" ({row['tokens_lost']:,} tokens are lost)" if row["tokens_lost"] else ""
-    _line(console, row["where"] + lost)
+    print_line(console, row["where"] + lost)
     console.print(text, soft_wrap=True)
 
 
@@ -283,14 +223,14 @@ def pushed(made: Pushed, *, as_json: bool) -> None:
         return
     console = Console()
     for name, size in made.files.items():
-        _line(console, f"{size:>12,} bytes  {name}")
+        print_line(console, f"{size:>12,} bytes  {name}")
     done = f"commit {made.commit}" if made.commit else "nothing is uploaded: a dry run"
-    _line(console, f"{made.url}: {done}")
+    print_line(console, f"{made.url}: {done}")
 
 
 def line(text: str) -> None:
     """Print a line of the result."""
-    _line(Console(), text)
+    print_line(Console(), text)
 
 
 def facts(values: Mapping[str, Any], *, as_json: bool) -> None:
@@ -318,14 +258,14 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
         facts({"run": config.run_dir, "stages": rows}, as_json=True)
         return
     console = Console()
-    console.print(_gates([(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])]))
+    _gates(console, [(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])])
     skipped = [o.stage for o in done if o.skipped]
     if skipped:
-        console.print(f"Finished before, skipped: {', '.join(skipped)}.", highlight=False)
+        print_prose(console, f"Finished before, skipped: {', '.join(skipped)}.")
     made = {o.artifact.kind: o.artifact for o in done}
     if "evaluation" in made:
         found = made["evaluation"].facts
-        console.print(f"\n{found['sentence']}\n{found['advice']}", markup=False, highlight=False)
+        print_prose(console, f"\n{found['sentence']}\n{found['advice']}")
     if "report" in made:
         console.print(
             f"\nReport: {made['report'].path / 'report.html'}", highlight=False, soft_wrap=True
@@ -363,7 +303,15 @@ def say(piece: str) -> None:
     sys.stdout.flush()
 
 
-def _gates(gates: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+def _gates(console: Console, gates: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+    """Print what was proven as a table, or as a list where the terminal is narrow."""
+    if console.width < NARROW:
+        for stage, gate in gates:
+            mark = "✓" if gate["passed"] else "✗"
+            print_prose(
+                console, f"{mark} {stage}: {gate['gate']}: {gate['value']}, limit {gate['limit']}"
+            )
+        return
     table = Table(box=None, pad_edge=False)
     for column in ("", "stage", "proven", "value", "limit"):
         table.add_column(column, overflow="fold")
@@ -371,4 +319,4 @@ def _gates(gates: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         mark = "[green]✓[/]" if gate["passed"] else "[red]✗[/]"
         cells = (escape(visible(gate[key])) for key in ("gate", "value", "limit"))
         table.add_row(mark, stage, *cells)
-    return table
+    console.print(table)

@@ -9,8 +9,8 @@ from tunewright.config.load import Loaded
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config, SourceSection
 from tunewright.config.text import Place, dumped
-from tunewright.config.validate import meaning
-from tunewright.errors import failure
+from tunewright.config.wording import meaning
+from tunewright.errors import failure, io_fix
 
 _WIDTH = 100
 
@@ -100,5 +100,5 @@ def write_new(path: str, text: str) -> Path:
         message = "The file is there already, and nothing is overwritten."
         raise failure("E_EXISTS", message, where=path) from error
     except OSError as error:
-        raise failure("E_IO", f"{error.strerror}.", where=path) from error
+        raise failure("E_IO", f"{error.strerror}.", where=path, fix=io_fix(error)) from error
     return target

@@ -19,9 +19,23 @@ DETERMINED_BY: Mapping[str, tuple[str, ...]] = {
 }
 
 
+NO_MATTER = (
+    "report_to",
+    "run_name",
+    "project",
+    "save_total_limit",
+    "dataloader_num_workers",
+    "sample_prompts",
+)
+"""Options of training that change nothing of what is computed."""
+
+
 def settings_of(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of the config that determines an artifact of this kind, as a JSON value."""
-    return config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))
+    found = config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))
+    if kind in ("adapter", "evaluation", "exported"):
+        found["train"] = {k: v for k, v in found["train"].items() if k not in NO_MATTER}
+    return found
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

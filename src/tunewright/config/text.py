@@ -51,9 +51,9 @@ def read_text(source: str | Path) -> str:
     if not path.is_file():
         raise failure(
             "E_NOT_FOUND",
-            "There is no such config file.",
+            "There is neither a config file nor a run here.",
             where=where,
-            fix="Check the path, or start with `tunewright demo`.",
+            fix="Name a config (.yaml) or a run folder (runs/NAME); or start with `tunewright demo`.",
         )
     if path.suffix.lower() not in ("", *CONFIG_SUFFIXES):
         raise failure(

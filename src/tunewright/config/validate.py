@@ -1,16 +1,19 @@
 """From plain values to a Config: everything that is wrong, each with its place."""
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tunewright.config.schema import Config
 from tunewright.config.text import Place, dotted, shown
+from tunewright.config.wording import expected, first_required, option_of, suggestion, way_out
 from tunewright.errors import Problem, TunewrightError
+
+_OWN_PLACE = ("extra_forbidden", "missing")
+"""Errors whose place is the key itself."""
 
 
 @dataclass(frozen=True)
@@ -40,57 +43,47 @@ def validated(tree: Mapping[str, Any], where: str, places: Mapping[Place, Given]
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise TunewrightError(
-            _problem(item, _nearest(tuple(item["loc"]), places) or Given(where))
-            for item in error.errors(include_url=False)
-        ) from error
+        errors = error.errors(include_url=False)
+        raise TunewrightError(_problems(errors, where, places)) from error
 
 
 def _nearest(loc: Place, places: Mapping[Place, Given]) -> Given | None:
+    """Return how a value was given; a section is where the first value in it was given."""
+    if loc not in places:
+        below = next((given for place, given in places.items() if place[: len(loc)] == loc), None)
+        if below:
+            return below
     return next((places[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in places), None)
 
 
-def _problem(item: ErrorDetails, given: Given) -> Problem:
-    loc, kind, message, value = tuple(item["loc"]), item["type"], item["msg"], item.get("input")
-    key = f"'{given.key}' ({dotted(loc)})" if given.key else f"'{dotted(loc)}'"
-    if kind == "extra_forbidden":
-        known = _known_keys(loc[:-1])
-        close = difflib.get_close_matches(str(loc[-1]), known, n=1, cutoff=0.5)
-        fix = f"Did you mean '{close[0]}'?" if close else f"Known here: {', '.join(known)}."
-        return Problem("E_CONFIG_KEY", f"{key} is not an option.", given.where, fix)
-    if kind == "missing":
-        fix = f"Add it, or --set {dotted(loc)}=..."
-        return Problem("E_CONFIG_VALUE", f"{key} is missing.", given.where, fix)
-    ours = message.removeprefix("Value error, ")
-    wanted = (
-        f"be {ours}" if ours != message else message.partition(" should ")[2] or f"be {message}"
-    )
-    got = f", not {shown(value)}" if isinstance(value, str | int | float | bool | None) else ""
-    return Problem("E_CONFIG_VALUE", f"{key}: should {wanted}{got}.", given.where, meaning(loc))
-
-
-def _section(path: Place) -> type[BaseModel] | None:
-    section: type[BaseModel] = Config
-    for part in path:
-        if isinstance(part, int):
+def _problems(
+    errors: Iterable[ErrorDetails], where: str, places: Mapping[Place, Given]
+) -> Iterator[Problem]:
+    """Yield one problem for each option; of several kinds of value one has to fit, so they are named together."""
+    found: dict[Place, list[ErrorDetails]] = {}
+    for item in errors:
+        loc = tuple(item["loc"])
+        place = loc if item["type"] in _OWN_PLACE else option_of(loc)
+        # What cannot be used does not count as an entry; the entry's own fault is what has to be said.
+        if item["type"] == "too_short" and any(other[:-1] == place for other in found):
             continue
-        field = section.model_fields.get(part)
-        kind: Any = field.annotation if field else None
-        if get_origin(kind) is tuple:
-            kind = get_args(kind)[0]
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
-            return None
-        section = kind
-    return section
+        found.setdefault(place, []).append(item)
+    for place, items in found.items():
+        yield _problem(place, items, _nearest(place, places) or Given(where))
 
 
-def _known_keys(path: Place) -> list[str]:
-    section = _section(path)
-    return sorted(section.model_fields) if section else []
-
-
-def meaning(loc: Place) -> str:
-    """Return what an option means."""
-    section = _section(loc[:-1]) if loc else None
-    field = section.model_fields.get(str(loc[-1])) if section else None
-    return (field.description if field else None) or "See `tunewright config schema`."
+def _problem(place: Place, items: Sequence[ErrorDetails], given: Given) -> Problem:
+    kind, value = items[0]["type"], items[0].get("input")
+    if kind == "missing":
+        place = first_required(place)
+    key = f"'{given.key}' ({dotted(place)})" if given.key else f"'{dotted(place)}'"
+    if kind == "extra_forbidden":
+        return Problem("E_CONFIG_KEY", f"{key} is not an option.", given.where, suggestion(place))
+    if kind == "missing":
+        fix = f"Add it, or --set {dotted(place)}=..."
+        return Problem("E_CONFIG_VALUE", f"{key} is missing.", given.where, fix)
+    wanted = " or ".join(dict.fromkeys(map(expected, items))).replace(" or be ", " or ")
+    got = f", not {shown(value)}" if isinstance(value, str | int | float) else ""
+    nothing = ", and nothing is given" if value is None else ""
+    message = f"{key}: should {wanted}{got}{nothing}."
+    return Problem("E_CONFIG_VALUE", message, given.where, way_out(place))

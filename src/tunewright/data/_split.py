@@ -244,9 +244,9 @@ def _remarks(held: NDArray[np.bool_], reached: float, share: float) -> list[str]
         )
     if not share / OVERSHOOT <= reached <= share * OVERSHOOT:
         notes.append(
-            f"{reached:.0%} of the text are held out instead of {share:.0%}: rows that belong "
+            f"{reached:.0%} of the text is held out instead of {share:.0%}: rows that belong "
             "together make large clusters."
             if rows >= SMALL_SET
-            else f"{reached:.0%} of the text are held out instead of {share:.0%}."
+            else f"{reached:.0%} of the text is held out instead of {share:.0%}."
         )
     return notes

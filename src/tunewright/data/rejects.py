@@ -52,6 +52,8 @@ class Rejects:
         self._files: list[_Named] = []
         self._rows: list[_Named] = []
         self._first: dict[str, tuple[str, str]] = {}
+        # Of each reason its text with particulars while that is the same for all rows.
+        self._texts: dict[str, str] = {}
         self._spool = Spool(file)
 
     @property
@@ -69,6 +71,9 @@ class Rejects:
         self.count += 1
         reason = self._reason(problem)
         self.reasons[reason] += 1
+        text = _short(_text(problem))
+        if self._texts.setdefault(reason, text) != text:
+            self._texts[reason] = reason
         file = problem.where.rpartition(":")[0] or problem.where
         code, place = self._first.setdefault(reason, (problem.code, file))
         if place != file and not place.endswith(_ELSEWHERE):
@@ -104,7 +109,9 @@ class Rejects:
             left[item.reason] -= item.rows
         counted = (+left).most_common()
         more = [
-            self._more(f"{count:,} more {'row' if count == 1 else 'rows'}: {reason}", reason)
+            self._more(
+                f"{count:,} more {'row' if count == 1 else 'rows'}: {self._texts[reason]}", reason
+            )
             for reason, count in counted[:COUNTED]
         ]
         if len(counted) > COUNTED:
@@ -121,11 +128,20 @@ class Rejects:
 
     def _reason(self, problem: Problem) -> str:
         """Return why, without what differs from row to row."""
-        text = problem.message.removeprefix("The row cannot be used: ").removesuffix(".")
-        text = _PARTICULARS.sub("_", _COLUMNS.sub("", text))
-        reason = "; ".join(dict.fromkeys(text.split("; ")))[:LONGEST_REASON]
+        text = _PARTICULARS.sub("_", _text(problem))
+        reason = _short(text)
         full = len(self.reasons) >= MOST_REASONS
         return OTHER if full and reason not in self.reasons else reason
+
+
+def _text(problem: Problem) -> str:
+    """Return what is wrong with a row, without the columns that it has."""
+    text = problem.message.removeprefix("The row cannot be used: ").removesuffix(".")
+    return _COLUMNS.sub("", text)
+
+
+def _short(text: str) -> str:
+    return "; ".join(dict.fromkeys(text.split("; ")))[:LONGEST_REASON]
 
 
 def too_many(rejects: Rejects, good: int, options: PrepareSection) -> list[Problem]:

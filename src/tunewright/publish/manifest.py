@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tunewright.artifacts import Artifact
+from tunewright.artifacts import MAKERS, Artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem
 from tunewright.machine import library_versions
@@ -60,7 +60,7 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
                 "E_GATE_VERDICT",
                 f"A gate of '{name}' failed: {gate['gate']}: {gate['value']}, limit {gate['limit']}.",
                 str(artifact.path),
-                "Make it again, or publish with `--force`.",
+                f"Make it again: {MAKERS[artifact.kind]} {artifact.path.parent}; or publish with `--force`.",
             )
             for gate in artifact.facts.get("gates", [])
             if not gate["passed"]

@@ -1,5 +1,6 @@
 """Ready projects: a config for a base and its machine, sample data, and what to type next."""
 
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -12,7 +13,7 @@ import yaml
 
 from tunewright.config.convert import commented
 from tunewright.config.paths import usable_path
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import failure, io_fix
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def write_project(recipe: str, folder: str | None = None, *, base: str | None = 
     """Write a ready project into a folder, and return what was written; nothing is overwritten.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, there is no such recipe or base. E_EXISTS for every file that is there
-            already. E_NAME, the folder cannot be a path. E_IO.
+        TunewrightError: E_NOT_FOUND, there is no such recipe or base. E_EXISTS, files are there already: all
+            of them named. E_NAME, the folder cannot be a path. E_IO.
     """
     configs = project_configs(recipe, base)
     found = recipes()[recipe]
@@ -97,11 +98,12 @@ def write_project(recipe: str, folder: str | None = None, *, base: str | None = 
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    there = [folder / name for name in files if (folder / name).exists()]
+    there = [name for name in sorted(files) if (folder / name).exists()]
     if there:
-        message = "The file is there already, and nothing is overwritten."
-        fix = "Name another folder, or move it away."
-        raise TunewrightError(Problem("E_EXISTS", message, str(path), fix) for path in there)
+        names = ", ".join(there)
+        message = f"There already, and nothing is overwritten: {names}."
+        fix = "Name another folder, or move these files away."
+        raise failure("E_EXISTS", message, where=folder, fix=fix)
     try:
         for name, content in files.items():
             path = folder / name
@@ -109,7 +111,8 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
             with path.open("xb") as stream:
                 stream.write(content)
     except OSError as error:
-        raise failure("E_IO", f"{error.strerror}.", where=error.filename or folder) from error
+        where, fix = error.filename or folder, io_fix(error)
+        raise failure("E_IO", f"{error.strerror}.", where=where, fix=fix) from error
 
 
 def _sample(name: str, place: str) -> Iterator[tuple[str, bytes]]:
@@ -132,7 +135,9 @@ def _table(name: str) -> dict[str, dict[str, Any]]:
 
 def _named(table: Mapping[str, Any], name: str, what: str, where: str) -> dict[str, Any]:
     if name not in table:
-        fix = f"Use one of: {', '.join(table)}."
+        close = difflib.get_close_matches(name, table, n=1)
+        known = f"{', '.join(table)}."
+        fix = f"Did you mean '{close[0]}'? There are: {known}" if close else f"Use one of: {known}"
         raise failure("E_NOT_FOUND", f"There is no {what} {name!a}.", where=where, fix=fix)
     return table[name]
 

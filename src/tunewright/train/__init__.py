@@ -1,7 +1,11 @@
 """A dataset to an adapter."""
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
@@ -66,19 +70,51 @@ def train(
 
 
 def verify_training(run: Path) -> Sequence[tuple[Path, int, Problem | None]]:
-    """Return each checkpoint of a run with its number of files, and what is wrong with it."""
-    from tunewright.train._checkpoints import scan
-    from tunewright.train._start import CHECKPOINTS, TRAINING
+    """Return each checkpoint of a run with its number of files, and what is wrong with it.
 
-    whole, damaged = scan(run / TRAINING / CHECKPOINTS)
-    fix = "Training goes on from an older one by itself; nothing to do where it is finished."
-    problems = (
-        Problem(
-            "E_NO_VALID_CHECKPOINT", f"The checkpoint is damaged: {one.reason}.", str(one.path), fix
-        )
-        for one in damaged
-    )
+    `identity.json` is among them where it is not what it was.
+    """
+    from tunewright.train._checkpoints import problem_of, scan
+    from tunewright.train._start import CHECKPOINTS, IDENTITY, TRAINING
+
+    folder = run / TRAINING
+    whole, damaged = scan(folder / CHECKPOINTS)
     found: list[tuple[Path, int, Problem | None]] = [
         (one.path, len(one.files), None) for one in whole
     ]
-    return found + [(one.path, 0, problem) for one, problem in zip(damaged, problems, strict=True)]
+    for one in damaged:
+        problem = problem_of(one)
+        if whole and not one.unsafe:
+            fix = "Training goes on from another where it can; nothing to do where it is finished."
+            problem = replace(problem, fix=fix)
+        found.append((one.path, 0, problem))
+    file, fix = folder / IDENTITY, "tunewright train CONFIG --restart begins again at step 0."
+    if whole:
+        fix = "Remove it: tunewright train writes it again, from what the newest checkpoint remembers."
+    fault = _fault_of_identity(file, whole[0].identity if whole else None)
+    if fault and (found or os.path.lexists(file)):
+        found.append((file, 0, Problem("E_ARTIFACT_INVALID", fault, str(file), fix)))
+    return found
+
+
+def _fault_of_identity(file: Path, remembered: Mapping[str, Any] | None) -> str | None:
+    """Return why a training is not known by this file; `remembered` is what its newest checkpoint says."""
+    from tunewright.train._start import LEAVING, REMEMBERED
+    from tunewright.train.identity import is_same_training
+
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        return f"What the training was started from cannot be read: {error.strerror or error}."
+    except (ValueError, RecursionError):
+        return "What the training was started from cannot be read: the file is damaged."
+    if isinstance(found, dict) and LEAVING in found:
+        return None
+    if not isinstance(found, dict) or not found.keys() >= REMEMBERED:
+        return "What the training was started from is not all in the file."
+    known = cast("dict[str, Any]", found)
+    if remembered is not None and not is_same_training(remembered, known):
+        return (
+            "The file says otherwise than the newest checkpoint what the training was started from."
+        )
+    return None

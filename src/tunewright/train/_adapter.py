@@ -38,7 +38,6 @@ from tunewright.train._initial import (
 from tunewright.train._state import like, whole
 from tunewright.train.methods import (
     STARTS_ABOVE_ZERO,
-    attention,
     begins_with,
     conflicts,
 )
@@ -52,6 +51,7 @@ def build(
     dtype: str,
     device: str,
     seed: int,
+    attention: str = "sdpa",
     extra_special_tokens: Sequence[str] = (),
     calibration: Sequence[Mapping[str, Any]] | None = None,
 ) -> PeftModel:
@@ -68,6 +68,7 @@ def build(
         dtype: Precision of the base's weights that are not in 4 bits.
         device: Kind of device; on CUDA the model goes to the current one.
         seed: Of random beginnings; the state of the random number generators is left alone.
+        attention: eager, sdpa or flash_attention_2.
         extra_special_tokens: Added tokens, whose rows of embedding and head are trained.
         calibration: Token rows (`input_ids`, `labels`) from which `eva` starts.
 
@@ -78,7 +79,7 @@ def build(
     cards = [torch.cuda.current_device()] if device == "cuda" else []
     with _quiet(), torch.random.fork_rng(cards):
         torch.manual_seed(seed)
-        model = _load_base(base, options, dtype, device)
+        model = _load_base(base, options, dtype, device, attention)
         problems = conflicts(options, device) + _unmatched(model, options.lora)
         if problems:
             raise TunewrightError(problems)
@@ -115,15 +116,14 @@ def _quiet() -> Generator[None]:
         yield
 
 
-def _load_base(base: Path, options: TrainSection, dtype: str, device: str) -> PreTrainedModel:
-    choice = attention(
-        options.attn_implementation, device=device, dtype=dtype, installed=flash_installed()
-    )
+def _load_base(
+    base: Path, options: TrainSection, dtype: str, device: str, attention: str
+) -> PreTrainedModel:
     where = f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
     if is_sharded():
         # Layer by layer its share goes to the device, which need not hold the whole.
         where = "cpu"
-    settings: dict[str, Any] = {"attn_implementation": choice.value, "device_map": {"": where}}
+    settings: dict[str, Any] = {"attn_implementation": attention, "device_map": {"": where}}
     if options.load_in_4bit:
         compute = options.bnb_4bit_compute_dtype
         settings["quantization_config"] = BitsAndBytesConfig(

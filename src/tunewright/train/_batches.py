@@ -7,6 +7,8 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 Batch = dict[str, Any]
+CUDA_TEXTS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What CUDA says in errors that are no `OutOfMemoryError`."""
 
 
 def parts_of(inputs: Batch, rows: int) -> Iterator[Batch]:
@@ -24,5 +26,6 @@ def parts_of(inputs: Batch, rows: int) -> Iterator[Batch]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether memory ran out, of the device or of this machine."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, Exception) and should_reduce_batch_size(error)
+        isinstance(error, Exception)
+        and (should_reduce_batch_size(error) or any(text in str(error) for text in CUDA_TEXTS))
     )

@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -146,7 +146,7 @@ def save(
 
 def scan(folder: Path) -> tuple[list[Saved], list[Skipped]]:
     """Return the checkpoints that verify and those that do not, each with the highest step first."""
-    examined = [_examined(path) for path in _found(folder)]
+    examined = [_examined(path) for path in found_in(folder)]
     return (
         [one for one in examined if isinstance(one, Saved)],
         [one for one in examined if isinstance(one, Skipped)],
@@ -161,7 +161,7 @@ def newest(folder: Path) -> tuple[Saved | None, list[Skipped]]:
             E_UNSAFE_FORMAT, one that would come first holds pickles.
     """
     skipped: list[Skipped] = []
-    for path in _found(folder):
+    for path in found_in(folder):
         one = _examined(path)
         if isinstance(one, Saved):
             return one, skipped
@@ -183,6 +183,21 @@ def load(path: Path) -> Saved:
     if isinstance(one, Skipped):
         raise _refusal([one])
     return one
+
+
+def best_whole(folder: Path, evaluations: Sequence[tuple[int, float]]) -> tuple[Saved, list[Path]]:
+    """Return the checkpoint of the best evaluation that verifies, and those of better ones, which do not.
+
+    Raises:
+        TunewrightError: E_NO_VALID_CHECKPOINT, none does: the reason of each. E_UNSAFE_FORMAT.
+    """
+    skipped: list[Skipped] = []
+    for step, _ in sorted((one for one in evaluations if one[0]), key=lambda one: one[1]):
+        one = _examined(folder / f"checkpoint-{step}")
+        if isinstance(one, Saved):
+            return one, [other.path for other in skipped]
+        skipped.append(one)
+    raise _refusal(skipped)
 
 
 def quarantine(folder: Path) -> list[Path]:
@@ -220,12 +235,13 @@ def retain(folder: Path, *, keep: int, best: int | None) -> None:
         TunewrightError: E_IO.
     """
     with _told(folder):
-        for path in reversed(_found(folder)[keep:]):
+        for path in reversed(found_in(folder)[keep:]):
             if _step(path) != best:
                 _remove(_moved_aside(path))
 
 
-def _found(folder: Path) -> list[Path]:
+def found_in(folder: Path) -> list[Path]:
+    """Return what is named as a checkpoint, the highest step first."""
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted((p for p in paths if _NAME.fullmatch(p.name)), key=_step, reverse=True)
 
@@ -263,10 +279,11 @@ def _verified(path: Path) -> Saved:
 
 
 def _refusal(skipped: Iterable[Skipped]) -> TunewrightError:
-    return TunewrightError([_problem(one) for one in skipped])
+    return TunewrightError([problem_of(one) for one in skipped])
 
 
-def _problem(one: Skipped) -> Problem:
+def problem_of(one: Skipped) -> Problem:
+    """Return what is told of a checkpoint that cannot be used."""
     if one.unsafe:
         fix = "Move the folder away: Tunewright's own checkpoints hold safetensors and JSON only."
         return Problem("E_UNSAFE_FORMAT", f"{one.reason}.", str(one.path), fix)

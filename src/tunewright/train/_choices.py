@@ -5,6 +5,7 @@ from typing import Any
 
 from tunewright import accel
 from tunewright.accel import Choice
+from tunewright.config.inputs import NO_MATTER
 from tunewright.config.schema import Config, TrainSection
 from tunewright.machine import process_count, shards
 from tunewright.models.families import Shape
@@ -23,15 +24,6 @@ PASSES = (
 """Options of how the rows of a step go through the model: with others it is the same step, rounded otherwise."""
 DECIDING = ("optim", "train_sampling_strategy")
 """Choices that make it another training."""
-NO_MATTER = (
-    "report_to",
-    "run_name",
-    "project",
-    "save_total_limit",
-    "dataloader_num_workers",
-    "sample_prompts",
-)
-"""Options that change nothing of what is computed, so that a resumed run may have others."""
 
 
 def started_with(

@@ -60,6 +60,7 @@ class Order(Sampler[int]):
         }
         self.rows_a_step = rows_a_step
         self.epoch = 0
+        self._last: tuple[int, list[int]] | None = None
 
     def __len__(self) -> int:
         return -(-len(self._lengths) // self.rows_a_step) * self.rows_a_step
@@ -68,8 +69,10 @@ class Order(Sampler[int]):
         return iter(self.of(self.epoch))
 
     def of(self, epoch: int) -> list[int]:
-        """Return the row numbers of an epoch."""
-        return epoch_order(self._lengths, epoch=epoch, **self._options)
+        """Return the row numbers of an epoch; those of the last one that was asked for are kept."""
+        if self._last is None or self._last[0] != epoch:
+            self._last = epoch, epoch_order(self._lengths, epoch=epoch, **self._options)
+        return self._last[1]
 
     def rows(self, step: int) -> list[int]:
         """Return the row numbers of an optimizer step, counted from 0 over the whole run."""

@@ -7,13 +7,11 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.utils.other import TrainableTokensWrapper
 from transformers import (
-    PreTrainedModel,
     PreTrainedTokenizerFast,
     TrainerCallback,
     set_seed,
@@ -23,7 +21,6 @@ from trl.trainer.sft_config import SFTConfig
 from tunewright.accel import Choice
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
-from tunewright.errors import failure
 from tunewright.machine import is_sharded, library_versions, process_count
 from tunewright.models._load import device, load_tokenizer, resolve_model
 from tunewright.models.families import read_shape
@@ -32,7 +29,7 @@ from tunewright.train._adapter import build, keeping_float32, pinned
 from tunewright.train._choices import decided, started_with
 from tunewright.train._course import Order, Rules, Snapshot
 from tunewright.train._monitor import Metrics, Samples, held_out
-from tunewright.train._plan import eval_interval, refuse, total_steps
+from tunewright.train._plan import eval_interval, refuse, require_rows, total_steps
 from tunewright.train._processes import of_first
 from tunewright.train._rows import read_side, token_rows
 from tunewright.train._trackers import tracking
@@ -59,8 +56,9 @@ class Prepared:
         identity: What the training is started from.
         device: Kind of device.
         prompts: Held-out prompts that the model answers at evaluations.
-        dataset: The file that the rows come from, for messages.
+        max_length: Tokens of a row at most.
         order: Rows of each step.
+        watchdog: Stops a run that has gone wrong.
     """
 
     base: Path
@@ -74,8 +72,9 @@ class Prepared:
     identity: Mapping[str, Any]
     device: str
     prompts: Sequence[Any]
-    dataset: Path
+    max_length: int
     order: Order
+    watchdog: Watchdog
 
 
 def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None) -> Prepared:
@@ -90,20 +89,11 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     limits = {"train": options.max_train_samples, "eval": options.max_eval_samples}
     raw = {side: read_side(dataset.path / f"{side}.jsonl", n) for side, n in limits.items()}
     sides = {side: token_rows(rows, tokenizer, options) for side, rows in raw.items()}
-    if not sides["train"] or not sides["eval"]:
-        message = "A side of the split has no row left."
-        raise failure("E_NOTHING_TO_LEARN", message, where=dataset.path)
+    require_rows(sides, dataset.path)
     shape = read_shape(base)
     where = device()
     refuse(config, shape, tokenizer, where)
-    choices = of_first(decided(config, shape, sides["train"], where, before))
-    micro = int(choices["per_device_train_batch_size"].value)
-    accumulation = int(choices["gradient_accumulation_steps"].value)
-    passes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulation}
-    shared = options.model_copy(update=passes)
-    steps = total_steps(len(sides["train"]), shared)
-    interval = eval_interval(steps, len(sides["train"]), shared)
-    identity = {
+    about = {
         "model": config.model.model_name_or_path,
         "base": {"revision": config.model.revision, "files": pinned(base, config.model.revision)},
         "dataset": {name: dataset.files[name] for name in ("train.jsonl", "eval.jsonl")},
@@ -111,11 +101,23 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()),
         "chat_template": _digest(str(tokenizer.chat_template)),
         "seed": config.seed,
+    }
+    # What was chosen for another base or for other rows says nothing of these.
+    known = before if before and all(before.get(k) == about[k] for k in ("base", "rows")) else None
+    choices = of_first(decided(config, shape, sides["train"], where, known))
+    micro = int(choices["per_device_train_batch_size"].value)
+    accumulation = int(choices["gradient_accumulation_steps"].value)
+    passes = {"per_device_train_batch_size": micro, "gradient_accumulation_steps": accumulation}
+    shared = options.model_copy(update=passes)
+    steps = total_steps(len(sides["train"]), shared)
+    interval = eval_interval(steps, len(sides["train"]), shared)
+    identity = {
+        **about,
         "steps": steps,
         **started_with(options, choices, process_count()),
         **_environment(where),
     }
-    identity = of_first(identity)
+    identity, file = of_first(identity), dataset.path / "train.jsonl"
     return Prepared(
         base=base,
         tokenizer=tokenizer,
@@ -133,14 +135,15 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
         ),
         identity=identity,
         device=where,
+        max_length=options.max_length,
         prompts=held_out([messages_of(row) for row in raw["eval"]], count=options.sample_prompts),
-        dataset=dataset.path / "train.jsonl",
         order=Order(
             [len(row["input_ids"]) for row in sides["train"]],
             rows_a_step=micro * accumulation * process_count(),
             strategy=choices["train_sampling_strategy"].value,
             seed=config.seed,
         ),
+        watchdog=Watchdog(len(tokenizer), lambda row: f"{file}:{sides['train'][row]['number']}"),
     )
 
 
@@ -173,14 +176,11 @@ def tuned_model(config: Config, prepared: Prepared) -> PeftModel:
         config.train,
         dtype=prepared.choices["dtype"].value,
         device=prepared.device,
+        attention=prepared.choices["attn_implementation"].value,
         seed=config.seed,
         extra_special_tokens=config.model.extra_special_tokens,
         calibration=prepared.rows,
     )
-    head = cast("PreTrainedModel", model.get_base_model()).get_output_embeddings()
-    if isinstance(head, TrainableTokensWrapper):
-        # TRL reads the bias of the head, which PEFT's wrapper does not pass on.
-        cast("Any", head).bias = None
     set_seed(config.seed)
     return model
 
@@ -192,7 +192,10 @@ def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
         os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
     options = config.train
     steps = prepared.schedule.steps
-    warmup = options.warmup_steps
+    warmup: float | None = options.warmup_steps
+    if warmup is None:
+        # Rounded up it would take away a step of a run that has few.
+        warmup = options.warmup_ratio if options.warmup_ratio * steps >= 1 else 0
     checkpointing = prepared.choices["gradient_checkpointing"].value == "true"
     given = SFTConfig(
         output_dir=str(folder),
@@ -205,7 +208,7 @@ def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
         gradient_accumulation_steps=prepared.accumulation,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler_type,
-        warmup_steps=min(warmup, steps) if warmup is not None else options.warmup_ratio,
+        warmup_steps=min(warmup, steps),
         weight_decay=options.weight_decay,
         adam_beta1=options.adam_beta1,
         adam_beta2=options.adam_beta2,
@@ -244,21 +247,21 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback],
 ) -> Trainer:
     """Return the trainer, ready to run."""
-    lines = [row["number"] for row in prepared.rows]
     rules = Rules(
         order=prepared.order,
         schedule=schedule,
-        watchdog=Watchdog(len(prepared.tokenizer), lambda row: f"{prepared.dataset}:{lines[row]}"),
+        watchdog=prepared.watchdog,
         save=save,
         said=said,
     )
+    samples = Samples(metrics, prepared.prompts, prepared.tokenizer, max_length=prepared.max_length)
     with keeping_float32(model):
         return Trainer(
             model,
             given,
             *([_for_model(row) for row in side] for side in (prepared.rows, prepared.eval_rows)),
             rules=rules,
-            callbacks=[metrics, Samples(metrics, prepared.prompts, prepared.tokenizer), *callbacks],
+            callbacks=[metrics, samples, *callbacks],
             processing_class=prepared.tokenizer,
         )
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, TrainerCallback
 from tunewright.events import Listener
 from tunewright.models._load import vocabulary_of
 from tunewright.models.chat import Message, encode, question_and_answer
+from tunewright.train._batches import is_out_of_memory
 from tunewright.train.history import METRICS, PROGRESS, SAMPLES, clock
 from tunewright.train.journal import Journal, keep, line_of
 
@@ -229,7 +230,7 @@ class Samples(TrainerCallback):
     """Lets the model answer held-out prompts at each evaluation; see `held_out`.
 
     Answers are greedy, so that no random number is drawn and training is the same without them. They take a
-    twentieth of the time at most, the first ones aside. Only for training in one process.
+    twentieth of the time at most, the first and the last ones aside. Only for training in one process.
     """
 
     def __init__(
@@ -237,7 +238,17 @@ class Samples(TrainerCallback):
         metrics: Metrics,
         prompts: Sequence[Sequence[Message]],
         tokenizer: PreTrainedTokenizerFast,
+        *,
+        max_length: int | None = None,
     ) -> None:
+        """Ask `prompts`.
+
+        Args:
+            metrics: Takes the answers.
+            prompts: See `held_out`.
+            tokenizer: With its chat template.
+            max_length: A prompt of more tokens is left out; unset: one that fills the model's context.
+        """
         self._metrics = metrics
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary_of(tokenizer)
@@ -248,6 +259,7 @@ class Samples(TrainerCallback):
             )
             for messages in prompts
         ]
+        self._max_length = max_length
         self._began = time.monotonic()
         self._spent = 0.0
 
@@ -262,15 +274,31 @@ class Samples(TrainerCallback):
         if args.world_size > 1 or self._metrics.has_samples(state.global_step):
             return
         started = time.monotonic()
-        if self._spent > SAMPLE_SHARE * (started - self._began):
+        is_last = state.global_step >= state.max_steps
+        if not is_last and self._spent > SAMPLE_SHARE * (started - self._began):
             return
         try:
-            for prompt, ids in self._prompts:
+            for prompt, ids in self._short_enough(model.config.max_position_embeddings):
                 self._metrics.sample(state.global_step, prompt, self._answer(model, ids))
-        except torch.OutOfMemoryError:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             self._prompts = []
             self._metrics.event("samples", "no more sample answers: they do not fit in memory")
         self._spent += time.monotonic() - started
+
+    def _short_enough(self, context: int) -> list[tuple[str, list[int]]]:
+        """Return the prompts that fit with their answer; the others are left out from here on, and it is told."""
+        limit = min(self._max_length or context, context - SAMPLE_TOKENS)
+        before = len(self._prompts)
+        self._prompts = [(prompt, ids) for prompt, ids in self._prompts if len(ids) <= limit]
+        left_out = before - len(self._prompts)
+        if left_out:
+            text = (
+                f"{left_out} of {before} prompts are not asked: they have more than {limit} tokens"
+            )
+            self._metrics.event("samples", text)
+        return self._prompts
 
     def _answer(self, model: Any, ids: list[int]) -> str:
         """Return the greedy answer; the model is left in the mode that it was in."""

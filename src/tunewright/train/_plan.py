@@ -15,7 +15,7 @@ from tunewright.accel import Choice
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.events import Listener
 from tunewright.machine import disk_space, process_count, shards
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
@@ -35,7 +35,13 @@ from tunewright.train.memory import (
     training_memory,
 )
 from tunewright.train.needs import disk_need, ram_need
-from tunewright.train.refusals import Place, problems_of, settings_problems
+from tunewright.train.refusals import (
+    Place,
+    megabytes,
+    problems_of,
+    settings_problems,
+    still_needed,
+)
 from tunewright.train.timing import Work, seconds
 
 FEW_ROWS, FEW_HELD_OUT = 50, 10
@@ -59,6 +65,8 @@ def plan(config: Config, dataset: Artifact, listener: Listener, *, load_model: b
     if problems:
         raise TunewrightError(problems)
     steps = total_steps(len(rows["train"]), options)
+    count = len(rows["train"])
+    expected = expectation(count, len(rows["eval"]), steps / _an_epoch(count, options))
     method = _method(config, choices, where)
     trial = (
         run_trial(config, choices, tokenizer, rows["train"], device=where) if load_model else None
@@ -70,14 +78,13 @@ def plan(config: Config, dataset: Artifact, listener: Listener, *, load_model: b
             "base_parameters": shape.parameters(),
             "trainable_parameters": trainable_parameters(shape, method),
             "steps": steps,
-            **_course(config, steps, len(rows["train"])),
+            **_course(config, steps, count),
             "choices": [asdict(choice) for choice in choices.values()],
         }
         | _data(rows, fitted)
         | _sizes(config, shape, method, choices, rows)
         | _time(shape, method, choices, rows, options, trial)
-        | {"samples": _samples(fitted, tokenizer, dataset.path / "train.jsonl")}
-        | {"expect": expectation(len(rows["train"]), len(rows["eval"]), options.num_train_epochs)}
+        | {"samples": _samples(fitted, tokenizer, dataset.path / "train.jsonl"), "expect": expected}
     )
     facts["gates"] = _gates(config, facts)
     _tell(listener, facts)
@@ -116,8 +123,11 @@ def wrong(
     added = config.model.extra_special_tokens
     highest = max(index for token, index in tokenizer.get_vocab().items() if token not in added)
     method = method_of(config.train, dtype="float32", device=where, added_tokens=len(added))
-    need = disk_need(config, shape, method).total
-    return [*problems_of(config, shape, highest, _place(where, need)), *_download(config, shape)]
+    need = still_needed(disk_need(config, shape, method), Path(config.run_dir))
+    return [
+        *problems_of(config, shape, highest, _place(where, need.total)),
+        *_download(config, shape),
+    ]
 
 
 def refuse(config: Config, shape: Shape, tokenizer: PreTrainedTokenizerFast, where: str) -> None:
@@ -141,9 +151,30 @@ def _rows(
         for side, n in limits.items()
     }
     rows: dict[str, Rows] = {side: as_token_rows(found) for side, found in fitted.items()}
-    if not rows["train"]:
-        raise failure("E_NOTHING_TO_LEARN", "No row has an answer left.", where=dataset.path)
+    require_rows(rows, dataset.path)
     return fitted["train"], rows
+
+
+def require_rows(sides: Mapping[str, Rows], folder: Path) -> None:
+    """Refuse a dataset of which no row is left to train on, or none to evaluate.
+
+    Args:
+        sides: Token rows of `train` and `eval`.
+        folder: Of the dataset.
+
+    Raises:
+        TunewrightError: E_NOTHING_TO_LEARN for each such side.
+    """
+    code, names = "E_NOTHING_TO_LEARN", {"train": "row to train on", "eval": "held-out row"}
+    problems = [
+        Problem(
+            code, f"No {name} has an answer left.", str(folder / f"{side}.jsonl"), CODES[code].fix
+        )
+        for side, name in names.items()
+        if not sides[side]
+    ]
+    if problems:
+        raise TunewrightError(problems)
 
 
 def _place(where: str, disk_bytes: int = 0) -> Place:
@@ -163,7 +194,8 @@ def _download(config: Config, shape: Shape) -> list[Problem]:
     space = disk_space(cache)
     if missing <= space.free_bytes:
         return []
-    message = f"The base takes {missing / 1e6:,.0f} MB more, and {space.free_bytes / 1e6:,.0f} MB are free."
+    more, free = megabytes(missing, space.free_bytes)
+    message = f"The base takes {more} MB more, and {free} MB are free."
     fix = "Free space, or set HF_HOME to a folder on a larger disk."
     return [Problem("E_DISK_SPACE", message, str(space.path), fix)]
 
@@ -190,7 +222,7 @@ def expectation(rows: int, held_out: int, epochs: float) -> str | None:
     texts: list[str] = []
     if rows < FEW_ROWS:
         texts.append(
-            f"With {rows} row{'s' * (rows != 1)} and {epochs:g} epochs the model learns the answers by "
+            f"With {rows} row{'s' * (rows != 1)} and {epochs:.3g} epochs the model learns the answers by "
             "heart rather than the way they are written: good for seeing how it works; for use, 50 rows "
             "and more."
         )
@@ -268,6 +300,7 @@ def _sizes(
         "memory_free_bytes": free,
         "largest_micro_batch": largest,
         "disk_bytes": asdict(disk) | {"total": disk.total},
+        "disk_left_bytes": still_needed(disk, Path(config.run_dir)).total,
         "ram_bytes": asdict(ram_need(config, shape, sum(_lengths(rows["eval"])))),
         "ram_free_bytes": ram_free(),
     }
@@ -341,7 +374,7 @@ def _gates(config: Config, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     gates = [
         {
             "gate": "the disk holds run, merged model and exports",
-            "value": f"{facts['disk_bytes']['total'] / 1e6:,.0f} MB needed",
+            "value": f"{facts['disk_left_bytes'] / 1e6:,.0f} MB needed",
             "limit": f"{free / 1e6:,.0f} MB free",
             "passed": True,
         }
@@ -364,4 +397,4 @@ def _tell(listener: Listener, facts: Mapping[str, Any]) -> None:
         f"{facts['memory_bytes']['total'] / 1e6:,.0f} MB, about {facts['seconds']:,.0f} s"
     )
     for choice in facts["choices"]:
-        listener.said(f"{choice['name']}: {choice['value']}, since {choice['reason']}")
+        listener.said(accel.told(choice))

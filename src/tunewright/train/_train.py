@@ -8,23 +8,25 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tunewright.artifacts import Artifact, load_artifact, writing
+from tunewright.artifacts import Artifact, load_artifact, make_key, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
-from tunewright.errors import failure
+from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_count, process_rank
 from tunewright.models._load import save_tokenizer
 from tunewright.train._adapter import save_adapter
 from tunewright.train._batches import is_out_of_memory
-from tunewright.train._checkpoints import load, retain, save
+from tunewright.train._checkpoints import best_whole, retain, save
 from tunewright.train._course import Snapshot
 from tunewright.train._loop import Prepared, arguments, make_trainer, prepare, tuned_model
 from tunewright.train._monitor import Metrics
+from tunewright.train._plan import expectation
 from tunewright.train._processes import any_of, of_first, wait_for_all
 from tunewright.train._start import (
     CHECKPOINTS,
@@ -57,10 +59,7 @@ def train(
     """Train the adapter; see the facade."""
     folder = Path(config.run_dir) / TRAINING
     first = process_rank() == 0
-    with (
-        only_one(folder) if first else nullcontext(),
-        listening(listener.said, launched=process_count() > 1) as interrupt,
-    ):
+    with only_one(folder) if first else nullcontext():
         before = remembered(folder, resume=resume, restart=restart)
         prepared = prepare(config, dataset, before)
         decide = partial(
@@ -70,6 +69,7 @@ def train(
             prepared.identity,
             listener,
             rows=prepared.order.rows,
+            made=_made(config, dataset) is not None,
             resume=resume,
             allow_inexact=allow_inexact,
         )
@@ -82,9 +82,19 @@ def train(
             raise failure("E_RESUME_ENV", message, where=folder, fix=fix)
         if start.kind == "finished":
             listener.said("This training is finished; --restart begins it again.")
-            return load_artifact(Path(config.run_dir) / "adapter", "adapter", verify=True)
+            return load_artifact(Path(config.run_dir) / "adapter", "adapter")
         with _told(folder):
-            return _run(config, dataset, prepared, start, listener, interrupt)
+            return _run(config, dataset, prepared, start, listener)
+
+
+def _made(config: Config, dataset: Artifact) -> Artifact | None:
+    """Return the adapter if it is whole and what the config would make of this dataset."""
+    try:
+        made = load_artifact(Path(config.run_dir) / "adapter", "adapter", verify=True)
+    except TunewrightError:
+        return None
+    settings = settings_of(config, "adapter")
+    return made if made.key == make_key("adapter", settings, {"dataset": dataset.digest}) else None
 
 
 def _run(
@@ -93,9 +103,8 @@ def _run(
     prepared: Prepared,
     start: Start,
     listener: Listener,
-    interrupt: Interrupt,
 ) -> Artifact:
-    started = time.monotonic()
+    started, interrupt = time.monotonic(), Interrupt()
     folder = Path(config.run_dir) / TRAINING
     first = process_rank() == 0
     schedule = replace(prepared.schedule, interrupted=interrupt.requested)
@@ -104,6 +113,10 @@ def _run(
     )
     done = start.checkpoint.step if start.checkpoint else 0
     metrics.resume_at(done)
+    epochs = schedule.steps * prepared.order.rows_a_step / len(prepared.order)
+    expected = expectation(len(prepared.rows), len(prepared.eval_rows), epochs)
+    if expected and not done:
+        listener.said(expected)
 
     def told(kind: str, text: str) -> None:
         metrics.event(kind, text)
@@ -121,6 +134,7 @@ def _run(
             identity=prepared.identity,
         )
         tidy(snapshot.documents["course"]["evaluations"])
+        prepared.watchdog.checkpoint = snapshot.step
         costs.append(time.monotonic() - began)
 
     def tidy(evaluations: Evaluations) -> None:
@@ -150,15 +164,19 @@ def _run(
         listener.started("train", schedule.steps, "steps")
         listener.advanced(done, "")
         if done < schedule.steps and not schedule.is_over(trainer.course.evaluations):
-            trainer.run(str(start.checkpoint.path) if start.checkpoint else None)
+            heard = listening(interrupt, listener.said, launched=process_count() > 1)
+            with _diverging(metrics), heard:
+                trainer.run(str(start.checkpoint.path) if start.checkpoint else None)
     if any_of(interrupt.requested()):
         metrics.event(
             "interrupted", f"stopped by signal {interrupt.signal or 'to another process'}"
         )
+        step = trainer.state.global_step
+        listener.said(f"Saved after step {step} of {schedule.steps}; the same command goes on.")
         interrupt.leave()
     if first:
         seconds = {"seconds": time.monotonic() - started, "checkpoint_seconds": sum(costs)}
-        _finish(config, dataset, prepared, trainer, metrics, start, seconds)
+        _finish(config, dataset, prepared, trainer, metrics, start, listener, seconds)
     wait_for_all()
     return load_artifact(Path(config.run_dir) / "adapter", "adapter")
 
@@ -181,15 +199,21 @@ def _finish(
     trainer: Trainer,
     metrics: Metrics,
     start: Start,
+    listener: Listener,
     seconds: Mapping[str, float],
 ) -> None:
     """Write the adapter of the best evaluation, and mark the training as finished."""
     folder = Path(config.run_dir) / TRAINING
     model = trainer.accelerator.unwrap_model(trainer.model)
     evaluations = trainer.course.evaluations
-    step, loss = best_of(evaluations)
+    saved, lost = best_whole(folder / CHECKPOINTS, evaluations)
+    step, loss = saved.step, dict(evaluations)[saved.step]
+    for path in lost:
+        listener.said(
+            f"{path.name} had a lower held-out loss and is not whole: the adapter is that of step {step}."
+        )
     # Not by way of the model: only all processes together could set a sharded one.
-    best = load(folder / CHECKPOINTS / f"checkpoint-{step}").tensors("adapter_model")
+    best = saved.tensors("adapter_model")
     facts = {
         "train_losses": _series(metrics, "loss"),
         "eval_losses": evaluations,
@@ -203,9 +227,26 @@ def _finish(
         **{name: round(value, 3) for name, value in seconds.items()},
         "choices": [asdict(choice) for choice in prepared.choices.values()],
         "rows_at_once": trainer.course.rows_at_once,
-        "inexact": list(start.inexact),
+        "eval_rows_at_once": trainer.course.eval_rows_at_once,
+        "rows": {"train": len(prepared.rows), "eval": len(prepared.eval_rows)},
+        "tokens_seen": trainer.course_tokens,
+        "first_eval_loss": evaluations[0][1],
+        "machine": {
+            name: prepared.identity[name]
+            for name in ("device", "device_name", "threads", "world_size")
+        },
+        "inexact": [*start.inexact, *(["best"] if lost else [])],
     }
     facts["stopped_early"] = facts["steps"] < facts["steps_planned"]
+    if facts["stopped_early"]:
+        text = (
+            f"Stopped early after step {facts['steps']} of {facts['steps_planned']}: "
+            f"{config.train.early_stopping_patience} evaluations without a better one. The adapter is that of "
+            f"step {step}."
+        )
+        metrics.event("stopped_early", text)
+        listener.said(text)
+    facts["train_loss"] = facts["train_losses"][-1][1] if facts["train_losses"] else None
     facts["gates"] = _gates(facts)
     metrics.event("finished", f"best held-out loss {loss:.3f} at step {step}")
     with writing(
@@ -253,6 +294,11 @@ def _write_summary(
         "steps",
         "steps_planned",
         "stopped_early",
+        "first_eval_loss",
+        "train_loss",
+        "tokens_seen",
+        "rows_at_once",
+        "eval_rows_at_once",
         "seconds",
         "checkpoint_seconds",
     )
@@ -260,16 +306,34 @@ def _write_summary(
         "model_name_or_path": config.model.model_name_or_path,
         "revision": config.model.revision,
         "base_files": facts["base_files"],
-        "dataset": {"digest": dataset.digest, "inputs": dataset.facts["inputs"]},
+        "dataset": {
+            "digest": dataset.digest,
+            "inputs": dataset.facts["inputs"],
+            "rows": facts["rows"],
+        },
         "hyperparameters": config.train.model_dump(mode="json"),
         "choices": facts["choices"],
         "seed": config.seed,
+        "machine": facts["machine"],
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": library_versions(),
         "bit_exact": not facts["inexact"],
         "metrics": {name: facts[name] for name in shown},
     }
     text = json.dumps(summary, indent=1, ensure_ascii=False)
     (folder / "training_summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _diverging(metrics: Metrics) -> Iterator[None]:
+    """Write down that the training has diverged: who watches it sees why it is over."""
+    try:
+        yield
+    except TunewrightError as error:
+        for problem in error.problems:
+            if problem.code == "E_DIVERGED":
+                metrics.event("diverged", problem.message)
+        raise
 
 
 @contextmanager

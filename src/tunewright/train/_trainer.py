@@ -1,6 +1,7 @@
 """The training loop: TRL's, with exact order, resume, out-of-memory and divergence handling. Alone knows TRL."""
 
 import gc
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, cast
@@ -9,7 +10,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from peft import PeftModel
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -17,7 +18,8 @@ from tunewright.errors import failure
 from tunewright.train._adapter import adapter_state, load_adapter_state
 from tunewright.train._batches import Batch, is_out_of_memory, parts_of
 from tunewright.train._course import Course, Order, Rules, Snapshot
-from tunewright.train._processes import any_of, of_every_process
+from tunewright.train._flow import Beginning, Flow
+from tunewright.train._processes import of_every_process
 from tunewright.train._rows import IGNORED
 from tunewright.train._state import (
     load_optimizer_state,
@@ -25,10 +27,12 @@ from tunewright.train._state import (
     optimizer_state,
     random_state,
 )
-from tunewright.train.schedule import Schedule, best_of
+from tunewright.train.schedule import best_of
 
 WEIGHTED = ("entropy", "mean_token_accuracy")
 """What TRL averages over batches without regard to their size; here each counts by its tokens."""
+TOKENS = "tokens"
+"""Name of their weights beside TRL's averages in the making."""
 
 
 class Trainer(SFTTrainer):
@@ -63,7 +67,7 @@ class Trainer(SFTTrainer):
             args=arguments,
             train_dataset=Dataset.from_list([*rows, *[empty] * (len(rules.order) - len(rows))]),
             processing_class=processing_class,
-            callbacks=[_Flow(rules.schedule), _Start(self), *callbacks],
+            callbacks=[Flow(rules.schedule), Beginning(self), *callbacks],
         )
         for unwanted in (PrinterCallback, ProgressCallback):
             self.remove_callback(unwanted)
@@ -79,6 +83,8 @@ class Trainer(SFTTrainer):
             inexact=inexact,
         )
         self._resumed = snapshot
+        self.rules.watchdog.resumed(self.course.evaluations)
+        self.rules.watchdog.checkpoint = snapshot.step
 
     def run(self, checkpoint: str | None = None) -> None:
         """Train to the end; `checkpoint` is the folder of the snapshot given to `resume`.
@@ -107,49 +113,57 @@ class Trainer(SFTTrainer):
     ) -> torch.Tensor:
         """Run one batch forward and backward; in halves where it does not fit."""
         micro, self._micro = self._micro, self._micro + 1
-        counted = self._total_train_tokens
+        counted, entries = self._total_train_tokens, self._kept("train")
+        fits = True
         while True:
             rows = self.course.rows_at_once or len(inputs["input_ids"])
-            entries = self._kept("train")
             try:
+                if not fits:
+                    self._redo(model, micro, num_items_in_batch)
+                    self._put_back("train", entries)
+                    self._total_train_tokens = counted
                 loss = self._forward_backward(model, inputs, num_items_in_batch, rows)
-                self.rules.watchdog.loss(
-                    float(loss), self.state.global_step + 1, self._rows_of(micro)
-                )
-                return loss
-            except RuntimeError as error:
+                break
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 rows = min(rows, len(inputs["input_ids"]))
             # Out of the handler: the error held the tensors of the failed attempt.
+            fits = False
             self.course.rows_at_once = self._halved(rows, "training")
             self._put_back("train", entries)
-            self._redo(model, micro, num_items_in_batch)
-            self._total_train_tokens = counted
+        step = self.state.global_step + 1
+        self.rules.watchdog.loss(float(loss), step, self._rows_of(micro))
+        return loss
 
     def _redo(self, model: torch.nn.Module, micro: int, items: Any) -> None:
         """Run the batches of this step that were done already again: their gradient is half overwritten."""
         model.zero_grad()
-        entries = self._kept("train")
         for batch in self._step_batches[:micro]:
             rows = self.course.rows_at_once or len(batch["input_ids"])
             self._forward_backward(model, batch, items, rows)
-        self._put_back("train", entries)
 
     def _forward_backward(
         self, model: torch.nn.Module, inputs: Batch, items: Any, rows: int
     ) -> torch.Tensor:
         total = torch.zeros((), device=self.args.device)
-        weights: list[int] = []
         for part in parts_of(inputs, rows):
             total += super().training_step(model, part, items)
-            weights.append(int((part["labels"][:, 1:] != IGNORED).sum()))
-        self._weigh("train", weights)
         return total
+
+    def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss, and remember of how many tokens the averages are that TRL makes on the way."""
+        mode = "train" if self._tuned.training else "eval"
+        tokens = (inputs["labels"][:, 1:] != IGNORED).sum()
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        # As TRL counts: those of all processes.
+        every = cast("torch.Tensor", self.accelerator.gather_for_metrics(tokens))
+        self._metrics[mode][TOKENS].append(int(every.sum()))
+        return loss
 
     def _kept(self, mode: str) -> dict[str, list[float]]:
         """Return copies of TRL's averages in the making; a name that is looked up would make an empty one."""
-        return {name: list(self._metrics[mode].get(name, ())) for name in WEIGHTED}
+        return {name: list(self._metrics[mode].get(name, ())) for name in (*WEIGHTED, TOKENS)}
 
     def _put_back(self, mode: str, kept: Mapping[str, Sequence[float]]) -> None:
         for name, entries in kept.items():
@@ -157,13 +171,13 @@ class Trainer(SFTTrainer):
             if entries:
                 self._metrics[mode][name] = list(entries)
 
-    def _weigh(self, mode: str, weights: Sequence[int]) -> None:
-        """Make one entry of the last ones of TRL's averages, by the tokens of each."""
+    def _weigh(self, mode: str) -> None:
+        """Make one entry of all those of an average, by the tokens of each."""
+        weights = self._metrics[mode].pop(TOKENS, [])
         for name in WEIGHTED:
-            entries = self._metrics[mode][name]
-            last = entries[-len(weights) :]
-            mean = sum(w * e for w, e in zip(weights, last, strict=True)) / max(1, sum(weights))
-            entries[-len(weights) :] = [mean]
+            if entries := self._metrics[mode].pop(name, []):
+                summed = sum(w * e for w, e in zip(weights, entries, strict=True))
+                self._metrics[mode][name] = [summed / max(1, sum(weights))]
 
     def _halved(self, rows: int, where: str) -> int:
         """Return half the rows of a forward pass.
@@ -213,9 +227,10 @@ class Trainer(SFTTrainer):
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the mean loss a token over all held-out rows, however they are batched."""
         del args, kwargs
-        was_training = self._tuned.training
+        was_training, began = self._tuned.training, time.monotonic()
         self._tuned.eval()
         found = self._evaluated()
+        found["eval_runtime"] = time.monotonic() - began
         self.course.evaluations.append((self.state.global_step, found["eval_loss"]))
         self.log(found)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
@@ -229,6 +244,7 @@ class Trainer(SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop a run whose loss has gone wrong."""
+        self._weigh("train" if self._tuned.training else "eval")
         super().log(logs, start_time)
         if "loss" in logs and self.course.evaluations:
             first = self.course.evaluations[0][1]
@@ -240,23 +256,20 @@ class Trainer(SFTTrainer):
         batches = [self._eval_rows[i : i + size] for i in range(0, len(self._eval_rows), size)]
         own = batches[rank::world]
         # Every process runs as many batches: those without one of their own run the first, for nothing.
-        filled = own + batches[:1] * (-(-len(batches) // world) - len(own))
-        loss, weights, tokens = 0.0, [], 0
-        for number, batch in enumerate(filled):
+        nothing = [row | {"labels": [IGNORED] * len(row["labels"])} for row in batches[0]]
+        own += [nothing] * (-(-len(batches) // world) - len(own))
+        loss, tokens = 0.0, 0
+        for batch in own:
             inputs = self._prepare_inputs(self.data_collator(batch))
-            summed, counts = self._eval_loss(inputs)
-            counts_here = number < len(own)
-            loss += summed * counts_here
-            tokens += sum(counts) * counts_here
-            weights += counts
-        self._weigh("eval", weights)
+            loss += self._eval_loss(inputs)
+            tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
         totals = torch.tensor([loss, float(tokens)], dtype=torch.float64)
         if world > 1:
             totals = torch.tensor(gather_object([totals.tolist()]), dtype=torch.float64).sum(0)
         return {"eval_loss": float(totals[0] / totals[1])}
 
-    def _eval_loss(self, inputs: Batch) -> tuple[float, list[int]]:
-        """Return the summed loss of a batch, and the tokens of each part that it was run in."""
+    def _eval_loss(self, inputs: Batch) -> float:
+        """Return the summed loss of a batch."""
         one = torch.ones((), device=self.args.device)
         while True:
             rows = self.course.eval_rows_at_once or len(inputs["input_ids"])
@@ -274,9 +287,8 @@ class Trainer(SFTTrainer):
                         )
                         for p in parts
                     ]
-                counts = [int((p["labels"][:, 1:] != IGNORED).sum()) for p in parts]
-                return sum(losses) / self.args.world_size, counts
-            except RuntimeError as error:
+                return sum(losses) / self.args.world_size
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 rows = min(rows, len(inputs["input_ids"]))
@@ -292,12 +304,13 @@ class Trainer(SFTTrainer):
         sharded = self.is_deepspeed_enabled
         optimizer, groups = ({}, {}) if sharded else optimizer_state(self._inner_optimizer)
         tensors, generators = of_every_process(*random_state())
+        losses = gather_object([float(cast("torch.Tensor", self._tr_loss))])
         if not self.args.should_save:
             return
         course = asdict(self.course) | {
             "next_rows": self.rules.order.rows(self.state.global_step),
             "num_tokens": self._total_train_tokens,
-            "loss": float(cast("torch.Tensor", self._tr_loss)),
+            "losses": losses,
             "last_logged": self._globalstep_last_logged,
             "metrics": self._kept("train"),
         }
@@ -364,44 +377,20 @@ class Trainer(SFTTrainer):
             raise TypeError("nothing to resume from was given")
         return self._resumed
 
+    @property
+    def course_tokens(self) -> int:
+        """Tokens that went through the model in training, of all processes."""
+        return int(self._total_train_tokens)
+
     def restore_course(self) -> None:
         """Set the sums that the next row of the log is made of."""
         if self._resumed is None:
             return
         course = self._resumed.documents["course"]
         self._total_train_tokens = course["num_tokens"]
-        self._tr_loss += course["loss"]
+        # The log has the mean over all processes.
+        losses, world = course["losses"], self.args.world_size
+        same = len(losses) == world
+        self._tr_loss += losses[self.args.process_index] if same else sum(losses) / len(losses)
         self._globalstep_last_logged = course["last_logged"]
         self._put_back("train", course["metrics"])
-
-
-class _Flow(TrainerCallback):
-    """Says after which steps the held-out rows are evaluated and the run is saved."""
-
-    def __init__(self, schedule: Schedule) -> None:
-        self._schedule = schedule
-
-    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> Any:
-        """Set what comes after this step."""
-        control.should_evaluate = self._schedule.evaluates(state.global_step)
-        control.should_save = self._schedule.saves(state.global_step)
-        if any_of(self._schedule.interrupted()):
-            control.should_save = control.should_training_stop = True
-        return control
-
-
-class _Start(TrainerCallback):
-    """Puts the trainer where it was, once its own loop has set everything back."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore sums, or evaluate before the first step."""
-        self._trainer.restore_course()
-        if not self._trainer.course.evaluations:
-            self._trainer.evaluate()
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take the order of this epoch."""
-        self._trainer.rules.order.epoch = int(state.epoch or 0)

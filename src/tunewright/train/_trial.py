@@ -67,6 +67,7 @@ def run_trial(
             dtype=choices["dtype"].value,
             device=device,
             seed=config.seed,
+            attention=choices["attn_implementation"].value,
             extra_special_tokens=config.model.extra_special_tokens,
             calibration=longest,
         ).train()

@@ -1,7 +1,7 @@
 """When a run has diverged. Pure.
 
-* a loss or a gradient norm is no number;
-* a gradient norm is over 1,000 times the median of the 50 before it, once there are ten;
+* a loss or a gradient norm is no number, before training included;
+* a gradient norm is over 1, and over 1,000 times the median of the 50 before it, once there are ten;
 * a loss is as high as that of a model that guesses evenly, ln(vocabulary), and was clearly lower before training.
 """
 
@@ -12,6 +12,9 @@ from statistics import median
 from tunewright.errors import TunewrightError, failure
 
 EXPLODED = 1000
+QUIET = 1.0
+"""A gradient norm up to here never is an explosion: by default it is not even clipped, and beside those of rows that
+are known by heart, which are near nothing, each new row would look like one."""
 REMEMBERED = 50
 ENOUGH = 10
 GUESSING = 0.95
@@ -21,7 +24,13 @@ WORSE = 1.5
 
 
 class Watchdog:
-    """Raises E_DIVERGED as soon as a run has gone wrong, with the step and its rows."""
+    """Raises E_DIVERGED as soon as a run has gone wrong, with the step and its rows.
+
+    Attributes:
+        checkpoint: Step of the last whole checkpoint, named in the error; None: there is none.
+    """
+
+    checkpoint: int | None = None
 
     def __init__(self, vocabulary: int, place: Callable[[int], str]) -> None:
         """Watch a run.
@@ -33,6 +42,10 @@ class Watchdog:
         self._guessing = GUESSING * math.log(vocabulary)
         self._place = place
         self._good: list[int] = []
+
+    def resumed(self, evaluations: Sequence[tuple[int, float]]) -> None:
+        """Take up the held-out losses of a run that goes on."""
+        self._good = self._good_of(evaluations)
 
     def loss(self, value: float, step: int, rows: Sequence[int]) -> None:
         """Look at the loss of a batch.
@@ -61,8 +74,9 @@ class Watchdog:
         if not math.isfinite(value):
             raise self._failure(f"The gradient norm is {value}", step, rows)
         usual = median(norms) if len(norms) >= ENOUGH else math.inf
-        if value > EXPLODED * usual:
-            message = f"The gradient norm is {value:.3g}, {value / usual:,.0f} times the usual"
+        if value > max(QUIET, EXPLODED * usual):
+            times = f"{value / usual:,.0f} times the usual" if usual else "and the usual one is 0"
+            message = f"The gradient norm is {value:.3g}, {times}"
             raise self._failure(message, step, rows)
         norms.append(value)
         del norms[:-REMEMBERED]
@@ -74,15 +88,30 @@ class Watchdog:
             TunewrightError: E_DIVERGED.
         """
         step, last = evaluations[-1]
-        limit = max(self._guessing, WORSE * evaluations[0][1])
-        if step and not -math.inf < last < limit:
+        if not step and not math.isfinite(last):
+            message = (
+                f"The held-out loss is {last} before training: the base itself gives no number."
+            )
+            fix = "Look at the held-out rows; --set train.dtype=float32, or take another base."
+            raise failure("E_DIVERGED", message, where="step 0", fix=fix)
+        if step and not -math.inf < last < self._limit(evaluations):
             raise self._failure(f"The held-out loss is {last:.4g}", step, ())
-        self._good = [done for done, loss in evaluations if loss < limit]
+        self._good = self._good_of(evaluations)
+
+    def _limit(self, evaluations: Sequence[tuple[int, float]]) -> float:
+        """Return the held-out loss from which a run has fallen apart."""
+        return max(self._guessing, WORSE * evaluations[0][1])
+
+    def _good_of(self, evaluations: Sequence[tuple[int, float]]) -> list[int]:
+        return [step for step, loss in evaluations if loss < self._limit(evaluations)]
 
     def _failure(self, message: str, step: int, rows: Sequence[int]) -> TunewrightError:
-        good = f"the last good evaluation was at step {self._good[-1]}" if self._good else ""
+        parts = [f"{message} at step {step}"]
+        if self._good:
+            parts.append(f"the last good evaluation was at step {self._good[-1]}")
+        if self.checkpoint is not None:
+            parts.append(f"the last whole checkpoint is that of step {self.checkpoint}")
         places = ", ".join(self._place(row) for row in rows[:4])
         more = f" and {len(rows) - 4} more rows" if len(rows) > 4 else ""
-        text = f"{message} at step {step}" + (f"; {good}" if good else "") + "."
         where = f"step {step}" + (f": {places}{more}" if places else "")
-        return failure("E_DIVERGED", text, where=where)
+        return failure("E_DIVERGED", f"{'; '.join(parts)}.", where=where)

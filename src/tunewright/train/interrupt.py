@@ -36,18 +36,20 @@ class Interrupt:
 
 
 @contextmanager
-def listening(said: Callable[[str], None], *, launched: bool = False) -> Generator[Interrupt]:
-    """Give what tells of signals; a second one is handled as before, at once.
+def listening(
+    interrupt: Interrupt, said: Callable[[str], None], *, launched: bool = False
+) -> Generator[None]:
+    """Note signals while the block runs; a second one is handled as before, at once.
 
     Only the main thread can be told of signals; elsewhere nothing changes.
 
     Args:
+        interrupt: Where they are noted.
         said: Told once what happens now.
         launched: A launcher started the process, and repeats signals to it.
     """
-    interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
-        yield interrupt
+        yield
         return
     before: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
     first = 0.0
@@ -72,6 +74,6 @@ def listening(said: Callable[[str], None], *, launched: bool = False) -> Generat
         if before[number] is not signal.SIG_IGN:
             signal.signal(number, handle)
     try:
-        yield interrupt
+        yield
     finally:
         restore()

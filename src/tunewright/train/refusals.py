@@ -2,10 +2,12 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from stat import S_ISREG
 
 from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import Problem
@@ -13,10 +15,18 @@ from tunewright.machine import disk_space
 from tunewright.models.families import HEAD, LINEARS, Shape, named
 from tunewright.train.memory import target_names
 from tunewright.train.methods import STARTS_ABOVE_ZERO, begins_with, conflicts, optimizer
+from tunewright.train.needs import Disk
 from tunewright.train.trackers import missing_trackers
 
 OPTIMIZERS_OF_SHARES = ("adamw_torch", "adamw_torch_fused", "sgd")
 """Optimizers whose steps torch can take on a share of each tensor."""
+WRITTEN = {
+    "checkpoints": "training/checkpoints/checkpoint-*[0-9]/**/*",
+    "adapter": "adapter/**/*",
+    "merged": "merged/**/*",
+    "exports": "exported/**/*",
+}
+"""Files of a run folder by part of `Disk`; a save that was cut off is none of a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,7 @@ class Place:
     Attributes:
         device: Kind of device: cuda, mps or cpu.
         has_bfloat16: It computes in bfloat16.
-        disk_bytes: What run, merged model and exports take.
+        disk_bytes: What run, merged model and exports still take.
     """
 
     device: str
@@ -192,13 +202,44 @@ def _unshared(options: TrainSection, shape: Shape, device: str) -> list[Problem]
     return found
 
 
+def still_needed(need: Disk, run: Path) -> Disk:
+    """Return what of a run is not written yet, part by part."""
+    return Disk(
+        **{
+            part: max(0, size - _size(run.glob(WRITTEN[part])))
+            for part, size in asdict(need).items()
+        }
+    )
+
+
+def _size(paths: Iterable[Path]) -> int:
+    """Return the bytes of the files among the paths."""
+    total = 0
+    for path in paths:
+        # Another process may be tidying up.
+        with suppress(FileNotFoundError):
+            facts = path.lstat()
+            total += facts.st_size if S_ISREG(facts.st_mode) else 0
+    return total
+
+
 def _space(config: Config, place: Place) -> list[Problem]:
     space = disk_space(Path(config.run_dir))
     if space.free_bytes >= place.disk_bytes:
         return []
-    message = f"{place.disk_bytes / 1e6:,.0f} MB are needed and {space.free_bytes / 1e6:,.0f} MB are free."
+    need, free = megabytes(place.disk_bytes, space.free_bytes)
+    message = f"{need} MB are needed and {free} MB are free."
     fix = "Free space, or change output_dir."
     return [Problem("E_DISK_SPACE", message, str(space.path), fix)]
+
+
+def megabytes(one: int, other: int) -> tuple[str, str]:
+    """Return two sizes in MB, with as many digits as it takes to tell them apart."""
+
+    def texts(digits: int) -> tuple[str, str]:
+        return f"{one / 1e6:,.{digits}f}", f"{other / 1e6:,.{digits}f}"
+
+    return next((found for found in map(texts, range(6)) if found[0] != found[1]), texts(6))
 
 
 def _wrong(option: str, message: str, fix: str, code: str = "E_CONFIG_VALUE") -> Problem:

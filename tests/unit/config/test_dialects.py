@@ -13,7 +13,7 @@ from tunewright.config.dialects.flat import FLAT
 from tunewright.config.dialects.translate import DIALECTS, dialect_of
 from tunewright.config.load import load, load_config, preset_names
 from tunewright.config.schema import Config
-from tunewright.config.validate import meaning
+from tunewright.config.wording import meaning
 from tunewright.errors import TunewrightError
 
 COMPAT = Path(__file__).parent / "compat"
@@ -171,7 +171,7 @@ def test_typos_and_wrong_values_are_refused_with_the_line_of_the_file(tmp_path):
         ("E_CONFIG_VALUE", ":5"),
         ("E_CONFIG_VALUE", ":6"),
     }
-    assert any("'lora_r' (train.lora.r): should be a valid integer" in p.message for p in found)
+    assert any("'lora_r' (train.lora.r): should be a whole number" in p.message for p in found)
     (missing,) = refused(lambda: load_config(written(tmp_path, "base_model: b\nadapter: lora\n")))
     assert "'datasets' (prepare.source) is missing" in missing.message
     both = "base_model: b\ndatasets: x\nlora_r: many\nmicro_batch_sise: 1\n"

@@ -191,7 +191,7 @@ def test_large_clusters_are_told():
     made = split(plain(100), [n // 40 for n in range(100)], 0.05)
     assert made.share == pytest.approx(0.2)
     assert made.notes == [
-        "20% of the text are held out instead of 5%: rows that belong together make large clusters."
+        "20% of the text is held out instead of 5%: rows that belong together make large clusters."
     ]
 
 

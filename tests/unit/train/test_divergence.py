@@ -62,3 +62,36 @@ def test_a_loss_as_high_as_guessing_is_refused_unless_it_began_there(dog):
     dog.evaluation([(0, GUESS), (5, GUESS * 1.1)])
     dog.trained(GUESS, 3, 3.0)
     refused(lambda: dog.trained(GUESS * 1.6, 3, 3.0), "training loss")
+
+
+def test_a_small_norm_is_no_explosion_however_small_those_before_it_were(dog):
+    for usual in (0.0, 1e-6):
+        norms = [usual] * 50
+        dog.norm(2e-3, 51, [], norms)
+        dog.norm(1.0, 52, [], norms)
+    refused(lambda: dog.norm(2.0, 53, [2], [1e-6] * 50), "2,000,000 times the usual")
+    refused(lambda: dog.norm(2.0, 53, [2], [0.0] * 50), "the usual one is 0", "train.jsonl:3")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_base_that_gives_no_number_is_refused_before_training(dog, value):
+    refused(lambda: dog.evaluation([(0, value)]), "before training", "the base itself", "step 0")
+    dog.evaluation([(0, 100.0)])
+
+
+def test_a_run_that_goes_on_knows_its_good_evaluations_and_its_checkpoint(dog):
+    with pytest.raises(TunewrightError) as caught:
+        dog.loss(math.nan, 7, [])
+    assert "last" not in caught.value.problems[0].message
+    dog.checkpoint = 0
+    refused(
+        lambda: dog.loss(math.nan, 7, []), "at step 7; the last whole checkpoint is that of step 0."
+    )
+    dog.resumed([(0, 3.0), (5, 2.0), (10, 2 * GUESS)])
+    dog.checkpoint = 12
+    refused(
+        lambda: dog.loss(math.nan, 13, []),
+        "at step 13; the last good evaluation was at step 5; the last whole checkpoint is that of step 12.",
+    )
+    dog.resumed([])
+    refused(lambda: dog.loss(math.nan, 1, []), "at step 1; the last whole checkpoint")

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from tunewright.train import interrupt
-from tunewright.train.interrupt import listening
+from tunewright.train.interrupt import Interrupt, listening
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,8 @@ def send(number: int) -> None:
 
 def test_the_first_signal_asks_and_the_second_ends():
     said: list[str] = []
-    with listening(said.append) as asked:
+    asked = Interrupt()
+    with listening(asked, said.append):
         assert not asked.requested()
         send(signal.SIGINT)
         assert (asked.requested(), len(said)) == (True, 1)
@@ -36,7 +37,8 @@ def test_the_first_signal_asks_and_the_second_ends():
 
 def test_the_echo_of_a_launcher_is_the_same_signal(monkeypatch):
     said: list[str] = []
-    with listening(said.append, launched=True) as asked:
+    asked = Interrupt()
+    with listening(asked, said.append, launched=True):
         send(signal.SIGINT)
         send(signal.SIGTERM)
         send(signal.SIGINT)
@@ -47,12 +49,14 @@ def test_the_echo_of_a_launcher_is_the_same_signal(monkeypatch):
 
 
 def test_what_it_ends_with():
-    with listening(lambda _: None) as asked:
+    asked = Interrupt()
+    with listening(asked, lambda _: None):
         send(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         asked.leave()
     assert ended.value.code == 143
-    with listening(lambda _: None) as asked:
+    asked = Interrupt()
+    with listening(asked, lambda _: None):
         send(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         asked.leave()

@@ -4,10 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tunewright.events import SILENT
+from tunewright.models._load import load_tokenizer, resolve_model
 from tunewright.models.chat import Message
-from tunewright.train._monitor import Metrics, held_out, metrics_row
+from tunewright.train._monitor import SAMPLE_TOKENS, Metrics, Samples, held_out, metrics_row
 from tunewright.train.history import METRICS, PROGRESS, SAMPLES, read
 
 
@@ -122,3 +124,82 @@ def test_held_out_prompts_are_different_and_without_the_answer():
     assert held_out(rows) == [chat("a")[:1], chat("c")[:1]]
     assert held_out(rows[:2]) == [chat("a")[:1]]
     assert held_out([]) == []
+
+
+class Echo:
+    """A model that answers with the first token of the prompt, or fails."""
+
+    training = True
+    device = "cpu"
+
+    def __init__(self, context: int = 256, error: Exception | None = None) -> None:
+        self.config = SimpleNamespace(max_position_embeddings=context)
+        self.error = error
+        self.asked: list[int] = []
+
+    def eval(self): ...
+
+    def train(self, mode): ...
+
+    def generate(self, input_ids, **options):
+        if self.error:
+            raise self.error
+        self.asked.append(input_ids.shape[1])
+        return torch.cat([input_ids, input_ids[:, :1]], dim=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer(resolve_model("tunewright/tiny"))
+
+
+def evaluated(callback, model):
+    state = SimpleNamespace(global_step=4)
+    callback.on_evaluate(SimpleNamespace(world_size=1), state, None, model=model)
+
+
+def told(folder):
+    return [event["text"] for event in read(folder).events if event["event"] == "samples"]
+
+
+PROMPTS = [chat("short")[:1], chat("many words " * 50)[:1]]
+
+
+def test_prompts_longer_than_rows_may_be_are_not_asked(tmp_path, tokenizer):
+    model = Echo()
+    evaluated(Samples(metrics(tmp_path), PROMPTS, tokenizer, max_length=64), model)
+    assert len(model.asked) == 1
+    assert [row["prompt"] for row in read(tmp_path).samples] == ["short"]
+    assert told(tmp_path) == ["1 of 2 prompts are not asked: they have more than 64 tokens"]
+
+
+def test_a_prompt_and_its_answer_fit_into_the_context(tmp_path, tokenizer):
+    whole = Echo()
+    evaluated(Samples(metrics(tmp_path), PROMPTS, tokenizer), whole)
+    short, long = whole.asked
+    fits, lacks_one = (Echo(context=long + SAMPLE_TOKENS - less) for less in (0, 1))
+    for model in (fits, lacks_one):
+        evaluated(Samples(metrics(tmp_path), PROMPTS, tokenizer, max_length=10_000), model)
+    assert (fits.asked, lacks_one.asked) == ([short, long], [short])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_answers_that_do_not_fit_in_memory_are_done_without(tmp_path, tokenizer, error):
+    callback, later = Samples(metrics(tmp_path), PROMPTS, tokenizer), Echo()
+    evaluated(callback, Echo(error=error))
+    evaluated(callback, later)
+    assert later.asked == []
+    assert told(tmp_path) == ["no more sample answers: they do not fit in memory"]
+
+
+def test_another_fault_of_the_model_is_not_taken_for_one_of_memory(tmp_path, tokenizer):
+    callback = Samples(metrics(tmp_path), PROMPTS, tokenizer)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        evaluated(callback, Echo(error=RuntimeError("size mismatch")))

@@ -1,6 +1,7 @@
 """Where a training begins: what is compared, what is refused, what is written before that."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
-from tunewright.train._checkpoints import save
+from tunewright.train._checkpoints import best_whole, save
 from tunewright.train._start import (
     REMEMBERED,
     Start,
@@ -31,8 +32,14 @@ def rows(step: int) -> list[int]:
     return [step, step + 1]
 
 
-def checkpoint(folder: Path, step: int, inexact: tuple[str, ...] = (), **changes: Any) -> Path:
-    course = {"next_rows": rows(step), "inexact": list(inexact)}
+def checkpoint(
+    folder: Path,
+    step: int,
+    inexact: tuple[str, ...] = (),
+    evaluations: list[tuple[int, float]] | None = None,
+    **changes: Any,
+) -> Path:
+    course = {"next_rows": rows(step), "inexact": list(inexact), "evaluations": evaluations or []}
     saved = save(
         folder / "checkpoints",
         step,
@@ -55,7 +62,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def start(
-    folder: Path, *, resume: str = "auto", allow_inexact: bool = False, **changes: Any
+    folder: Path,
+    *,
+    listener: Any = SILENT,
+    resume: str = "auto",
+    allow_inexact: bool = False,
+    **changes: Any,
 ) -> Start:
     order = changes.pop("rows", rows)
     before = remembered(folder, resume=resume, restart=False)
@@ -63,8 +75,9 @@ def start(
         folder,
         before,
         RUN | changes,
-        SILENT,
+        listener,
         rows=order,
+        made=(folder.parent / "adapter").is_dir(),
         resume=resume,
         allow_inexact=allow_inexact,
     )
@@ -159,3 +172,114 @@ def test_there_must_be_something_to_go_on_from(folder):
         start(folder, resume=str(folder / "no-such-checkpoint"))
     assert refused.value.problems[0].code == "E_NOT_FOUND"
     assert start(folder).kind == "fresh"
+
+
+def test_what_is_kept_aside_is_not_given_up_for_nothing(folder):
+    """A restart that dies before its first checkpoint, and one more start: the old training is still there."""
+    set_aside(folder)
+    write_identity(folder, RUN, finished=False)
+    (folder / "metrics.jsonl").touch()
+    assert start(folder).kind == "fresh"
+    assert not (folder / "metrics.jsonl").exists()
+    kept = folder.parent / "training.previous" / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["checkpoint-10", "checkpoint-20"]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("renames", range(5))
+def test_a_move_that_is_cut_off_is_finished_by_the_next_start(
+    folder, monkeypatch, renames, finished
+):
+    """Nothing is lost, and the training that was to leave is not gone on with."""
+    for name in ("metrics.jsonl", "progress.jsonl"):
+        (folder / name).write_text(name)
+    (folder.parent / "training.previous").mkdir()
+    (folder.parent / "training.previous" / "identity.json").write_text("{}")
+    write_identity(folder, RUN, finished=finished)
+    done = 0
+    rename = Path.rename
+
+    def cut_off(path: Path, target: Path) -> Path:
+        nonlocal done
+        done += 1
+        if done > renames:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", cut_off)
+    if renames < 4:
+        with pytest.raises(KeyboardInterrupt):
+            set_aside(folder)
+    else:
+        set_aside(folder)
+    monkeypatch.undo()
+    assert start(folder).kind == "fresh"
+    previous = folder.parent / "training.previous"
+    assert (previous / "checkpoints" / "checkpoint-20").is_dir()
+    assert (previous / "progress.jsonl").read_text() == "progress.jsonl"
+    assert json.loads((previous / "identity.json").read_text())["seed"] == 1
+    assert [path.name for path in folder.iterdir()] == ["identity.json"]
+
+
+COURSE = [(0, 9.0), (10, 2.0), (20, 4.0), (30, 3.0)]
+
+
+@pytest.fixture
+def past_its_best(folder: Path) -> Path:
+    """A training at step 30 whose best evaluation was at step 10."""
+    shutil.rmtree(folder / "checkpoints")
+    checkpoint(folder, 10, evaluations=COURSE[:2])
+    return checkpoint(folder, 30, evaluations=COURSE)
+
+
+class Heard:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def said(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def heard_at_start(folder: Path, **given: Any) -> list[str]:
+    heard = Heard()
+    assert step_of(start(folder, listener=heard, **given)) == 30
+    return heard.lines
+
+
+def test_a_best_checkpoint_that_is_damaged_is_told_at_the_start(folder, past_its_best):
+    """One that is missing was given up for a better one, which comes again."""
+    best = folder / "checkpoints" / "checkpoint-10"
+    assert heard_at_start(folder) == []
+    (best / "course.json").write_text("{}")
+    (said,) = heard_at_start(folder)
+    assert said.startswith(f"W_CKPT_SKIPPED {best}: ")
+    shutil.rmtree(best)
+    assert heard_at_start(folder) == []
+
+
+def test_the_best_checkpoint_comes_with_one_that_is_named(folder, past_its_best):
+    set_aside(folder)
+    named = folder.parent / "training.previous" / "checkpoints" / "checkpoint-30"
+    assert heard_at_start(folder, resume=str(named)) == []
+    assert step_of(start(folder, resume=str(folder / "checkpoints" / "checkpoint-10"))) == 10
+
+
+def test_the_best_that_is_whole(folder, past_its_best):
+    """In place of a damaged one the next best."""
+    checkpoints = folder / "checkpoints"
+    assert best_whole(checkpoints, COURSE)[0].step == 10
+    (checkpoints / "checkpoint-10" / "course.json").write_text("{}")
+    saved, lost = best_whole(checkpoints, COURSE)
+    assert (saved.step, [path.name for path in lost]) == (30, ["checkpoint-10"])
+    (checkpoints / "checkpoint-30" / "course.json").write_text("{}")
+    with pytest.raises(TunewrightError) as refused:
+        best_whole(checkpoints, COURSE)
+    assert {p.code for p in refused.value.problems} == {"E_NO_VALID_CHECKPOINT"}
+
+
+def test_a_finished_training_makes_its_adapter_again_on_any_machine(folder):
+    write_identity(folder, RUN, finished=True)
+    again = start(folder, threads=4)
+    assert (again.kind, step_of(again), again.inexact) == ("resumed", 20, ())

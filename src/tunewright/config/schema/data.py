@@ -171,7 +171,7 @@ class PrepareSection(Section):
     @model_validator(mode="after")
     def _window(self) -> "PrepareSection":
         if self.min_tokens * 2 > self.max_tokens:
-            raise ValueError("min_tokens of at most half of max_tokens")
+            raise ValueError("have min_tokens of at most half of max_tokens")
         return self
 
 

@@ -1,0 +1,109 @@
+"""What the terminal shows of work that goes on, on stderr."""
+
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
+
+from tunewright.cli.lines import print_line
+from tunewright.cli.text import visible
+from tunewright.events import SILENT, Listener
+from tunewright.machine import process_rank
+
+ROOMY = 110
+"""Columns of a terminal that has room for wide bars."""
+
+
+@contextmanager
+def progress() -> Generator[Listener]:
+    """Give a listener: bars in a terminal, a line a stage otherwise; of several processes the first tells."""
+    if process_rank():
+        yield SILENT
+        return
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield Lines(console)
+        return
+    columns = (
+        SpinnerColumn(finished_text="[green]✓"),
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=24 if console.width >= ROOMY else 8),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        # It takes what the others leave, and loses its end where that is too little.
+        TextColumn(
+            "{task.fields[detail]}",
+            table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+            markup=False,
+            style="dim",
+        ),
+    )
+    with Progress(*columns, console=console, expand=True) as bars:
+        listener = Bars(bars)
+        yield listener
+        listener.finish()
+
+
+class Lines:
+    """Listener for logs: what is said, and when a stretch begins."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Print a line."""
+        size = f" ({total:,} {unit if total != 1 else unit.removesuffix('s')})" if total else ""
+        self._console.print(
+            f"{time.strftime('%H:%M:%S')} {stage}{size}", highlight=False, markup=False
+        )
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Stay quiet: a log has no use for every step."""
+
+    def said(self, text: str) -> None:
+        """Print it."""
+        print_line(self._console, f"         {text}")
+
+
+class Bars:
+    """Listener for a terminal: one bar a stretch."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Open a bar, the one before is done."""
+        self.finish()
+        self._task = self._bars.add_task(stage, total=total, unit=unit, detail="")
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=done, detail=visible(detail))
+
+    def said(self, text: str) -> None:
+        """Print above the bars."""
+        self._bars.console.print(f"  [dim]{escape(visible(text))}", highlight=False)
+
+    def finish(self) -> None:
+        """Fill the current bar: early stopping and unknown totals end before it is full."""
+        if self._task is None:
+            return
+        task = self._bars.tasks[self._bars.task_ids.index(self._task)]
+        total = task.completed or task.total or 1
+        self._bars.update(self._task, total=total, completed=total)
+        self._task = None
