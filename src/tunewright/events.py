@@ -1,5 +1,6 @@
 """How a stage tells what it is doing, without printing."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -33,3 +34,9 @@ class Silent:
 
 
 SILENT: Listener = Silent()
+
+
+def in_words(choice: Mapping[str, str]) -> str:
+    """Return an automatic choice (name, value, reason) as it is said."""
+    since = "" if choice["reason"].startswith(("as asked", "asked")) else "since "
+    return f"{choice['name']}: {choice['value']}, {since}{choice['reason']}"

@@ -107,6 +107,14 @@ def test_plan_refuses_everything_wrong_at_once(trained, make_config, monkeypatch
     assert found == ["E_CONFIG_VALUE", "E_CONFIG_VALUE", "E_DISK_SPACE"]
 
 
+def test_a_full_disk_is_told_before_the_first_step(trained, make_config, monkeypatch):
+    _, dataset, _ = trained
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    config = make_config()
+    assert codes_of(lambda: train(config, dataset)) == ["E_DISK_SPACE"]
+    assert not (Path(config.run_dir) / "training" / "identity.json").exists()
+
+
 @pytest.fixture(scope="module")
 def merged(trained):
     config, dataset, adapter = trained

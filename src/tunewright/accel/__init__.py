@@ -1,8 +1,8 @@
 """What makes training faster: each choice with its reason."""
 
-from tunewright.accel.choices import Choice, Speeds, batching, precision, told
+from tunewright.accel.choices import Choice, Speeds, batching, precision
 
-__all__ = ["Choice", "Speeds", "batching", "measure_speeds", "precision", "told"]
+__all__ = ["Choice", "Speeds", "batching", "measure_speeds", "precision"]
 
 
 def measure_speeds(device: str) -> Speeds:

@@ -1,6 +1,6 @@
 """Choices that follow from facts. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WORTHWHILE_PADDING = 0.1
@@ -22,12 +22,6 @@ class Choice:
     name: str
     value: str
     reason: str
-
-
-def told(choice: Mapping[str, str]) -> str:
-    """Return a choice in words."""
-    since = "" if choice["reason"].startswith(("as asked", "asked")) else "since "
-    return f"{choice['name']}: {choice['value']}, {since}{choice['reason']}"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tunewright.accel import told
 from tunewright.artifacts import MAKERS, Artifact, Kind
 from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.progress import progress as progress
 from tunewright.cli.text import visible, visible_json
 from tunewright.config.schema import Config
+from tunewright.events import in_words
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
 from tunewright.publish.manifest import BAD_VERDICTS
@@ -103,7 +103,7 @@ def _plan(console: Console, found: Mapping[str, Any]) -> None:
         table.add_row(part, f"{size / 1e6:,.0f}")
     console.print(table)
     for choice in found["choices"]:
-        print_prose(console, told(choice))
+        print_prose(console, in_words(choice))
     shown = (
         f"{found['rows']:,} rows, {found['trained_tokens_an_epoch']:,} of {found['tokens_an_epoch']:,} tokens "
         f"to be learned; {found['rows_cut']:,} rows cut, {found['rows_dropped']:,} left out, "

@@ -36,6 +36,7 @@ from tunewright.train._files import (
     serialised,
     write,
 )
+from tunewright.train.identity import is_same_training
 
 _NAME = re.compile(r"checkpoint-(0|[1-9]\d*)")
 _LEFTOVER = re.compile(r"\.tmp-(\d+)-([0-9a-f]{8})")
@@ -185,8 +186,15 @@ def load(path: Path) -> Saved:
     return one
 
 
-def best_whole(folder: Path, evaluations: Sequence[tuple[int, float]]) -> tuple[Saved, list[Path]]:
+def best_whole(
+    folder: Path, evaluations: Sequence[tuple[int, float]], identity: Mapping[str, Any]
+) -> tuple[Saved, list[Path]]:
     """Return the checkpoint of the best evaluation that verifies, and those of better ones, which do not.
+
+    Args:
+        folder: Where the checkpoints of the run lie; some of another training may lie there too.
+        evaluations: Steps and held-out losses.
+        identity: What the run was started from.
 
     Raises:
         TunewrightError: E_NO_VALID_CHECKPOINT, none does: the reason of each. E_UNSAFE_FORMAT.
@@ -195,7 +203,9 @@ def best_whole(folder: Path, evaluations: Sequence[tuple[int, float]]) -> tuple[
     for step, _ in sorted((one for one in evaluations if one[0]), key=lambda one: one[1]):
         one = _examined(folder / f"checkpoint-{step}")
         if isinstance(one, Saved):
-            return one, [other.path for other in skipped]
+            if is_same_training(one.identity, identity):
+                return one, [other.path for other in skipped]
+            one = Skipped(one.path, "it is that of another training")
         skipped.append(one)
     raise _refusal(skipped)
 

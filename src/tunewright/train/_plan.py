@@ -16,7 +16,7 @@ from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import CODES, Problem, TunewrightError
-from tunewright.events import Listener
+from tunewright.events import Listener, in_words
 from tunewright.machine import disk_space, process_count, shards
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
 from tunewright.models.families import Shape, read_shape
@@ -397,4 +397,4 @@ def _tell(listener: Listener, facts: Mapping[str, Any]) -> None:
         f"{facts['memory_bytes']['total'] / 1e6:,.0f} MB, about {facts['seconds']:,.0f} s"
     )
     for choice in facts["choices"]:
-        listener.said(accel.told(choice))
+        listener.said(in_words(choice))

@@ -210,26 +210,26 @@ def _bring_best(folder: Path, saved: Saved, listener: Listener) -> None:
     best = best_of(evaluations)[0] if evaluations[1:] else saved.step
     own, beside = folder / CHECKPOINTS, saved.path.parent
     path = own / f"checkpoint-{best}"
-    if best == saved.step or _is_whole(own, best):
+    if best == saved.step or _is_there(path, saved.identity):
         return
-    if _is_whole(beside, best):
+    if _is_there(beside / path.name, saved.identity):
         draft = own / f".tmp-{best}-{secrets.token_hex(4)}"
         shutil.copytree(beside / path.name, draft)
         shutil.rmtree(path, ignore_errors=True)
         draft.rename(path)
     elif path.exists():
         listener.said(
-            f"W_CKPT_SKIPPED {path}: it is not whole, and that of the best evaluation so far. Unless a later one "
-            "is better, the training ends with the best of the others."
+            f"W_CKPT_SKIPPED {path}: that of the best evaluation so far is not whole, or of another training. "
+            "Unless a later one is better, the training ends with the best of the others."
         )
 
 
-def _is_whole(folder: Path, step: int) -> bool:
+def _is_there(path: Path, identity: Mapping[str, Any]) -> bool:
+    """Return whether a whole checkpoint of this training lies there."""
     try:
-        load(folder / f"checkpoint-{step}")
+        return is_same_training(load(path).identity, identity)
     except TunewrightError:
         return False
-    return True
 
 
 def _keep_aside_after(folder: Path, checkpoint: Saved) -> None:

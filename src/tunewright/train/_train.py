@@ -206,7 +206,7 @@ def _finish(
     folder = Path(config.run_dir) / TRAINING
     model = trainer.accelerator.unwrap_model(trainer.model)
     evaluations = trainer.course.evaluations
-    saved, lost = best_whole(folder / CHECKPOINTS, evaluations)
+    saved, lost = best_whole(folder / CHECKPOINTS, evaluations, prepared.identity)
     step, loss = saved.step, dict(evaluations)[saved.step]
     for path in lost:
         listener.said(

@@ -29,9 +29,10 @@ def memory_fit():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["base"])
 def test_the_prediction_is_within_15_percent_of_the_resident_memory(case):
-    """The heap of another C library may hold back less than glibc 2.36, so there the prediction is a limit."""
+    """What the heap holds back differs between runs and C libraries, so that with it the margin is wider."""
     run = memory_fit().run
     live = run(case, returning=True)
     assert live["live"] == pytest.approx(live["measured"], rel=0.15)
     plain = run(case)
     assert plain["measured"] <= 1.15 * plain["predicted"]
+    assert plain["predicted"] <= 1.25 * plain["measured"]

@@ -269,13 +269,14 @@ def test_the_best_checkpoint_comes_with_one_that_is_named(folder, past_its_best)
 def test_the_best_that_is_whole(folder, past_its_best):
     """In place of a damaged one the next best."""
     checkpoints = folder / "checkpoints"
-    assert best_whole(checkpoints, COURSE)[0].step == 10
+    assert best_whole(checkpoints, COURSE, RUN)[0].step == 10
     (checkpoints / "checkpoint-10" / "course.json").write_text("{}")
-    saved, lost = best_whole(checkpoints, COURSE)
+    saved, lost = best_whole(checkpoints, COURSE, RUN)
     assert (saved.step, [path.name for path in lost]) == (30, ["checkpoint-10"])
-    (checkpoints / "checkpoint-30" / "course.json").write_text("{}")
+    shutil.rmtree(checkpoints / "checkpoint-30")
+    checkpoint(folder, 30, seed=2)
     with pytest.raises(TunewrightError) as refused:
-        best_whole(checkpoints, COURSE)
+        best_whole(checkpoints, COURSE, RUN)
     assert {p.code for p in refused.value.problems} == {"E_NO_VALID_CHECKPOINT"}
 
 
