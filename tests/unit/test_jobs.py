@@ -3,7 +3,7 @@
 import pytest
 
 from tunewright.cli.training import spelled_out
-from tunewright.config.validate import meaning
+from tunewright.config.wording import meaning
 from tunewright.errors import TunewrightError
 from tunewright.jobs import OPTIONS, job_config, job_overrides
 

@@ -154,7 +154,7 @@ def tokenizer():
 
 
 def evaluated(callback, model):
-    state = SimpleNamespace(global_step=4)
+    state = SimpleNamespace(global_step=4, max_steps=9)
     callback.on_evaluate(SimpleNamespace(world_size=1), state, None, model=model)
 
 
