@@ -4,6 +4,8 @@ import importlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from fake_hub import FakeHub, connect
 from safetensors.torch import load_file, save_file
 
 from tunewright import load_config, plan, prepare
+from tunewright.config.load import dump_config
 from tunewright.errors import TunewrightError
 from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
 from tunewright.models.chat import encode, messages_of
@@ -119,10 +122,22 @@ def test_max_steps_are_the_steps(prepared, make_config):
     assert facts["save_steps"] == 7
 
 
-def test_a_loaded_model_is_measured(prepared, make_config):
-    _, dataset = prepared
-    config = make_config("train.max_length=48")
-    facts = plan(config, dataset, load_model=True).facts
+def test_a_loaded_model_is_measured(prepared, tmp_path):
+    """In a process of its own: the heap of one that has trained before has room already."""
+    config, _ = prepared
+    shutil.copytree(config.run_dir, tmp_path / "run")
+    (tmp_path / "c.yaml").write_text(dump_config(config))
+    settings = (f"output_dir={tmp_path / 'run'}", "train.max_length=48")
+    flags = [word for setting in settings for word in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "tunewright", "plan", "c.yaml", *flags, "--load-model", "--json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)["facts"]
     measured = facts["measured"]
     assert measured["tokens"] == 8 * 48
     assert measured["seconds"] > 0
