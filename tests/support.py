@@ -1,6 +1,8 @@
 """Paths and settings that several test files share."""
 
+import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "src" / "tunewright" / "data" / "samples"
@@ -23,3 +25,11 @@ SMALL = [
     "compare.batch_size=6",
 ]
 """Options that make a whole run take seconds."""
+
+
+def benchmark(name: str) -> ModuleType:
+    """Return a script of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

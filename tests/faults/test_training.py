@@ -152,7 +152,7 @@ def test_stopped_for_a_while_and_a_clock_set_back(root, whole, forks, run):
         os.utime(file, (yesterday, yesterday))
     os.utime(checkpoints(run)[-1], (yesterday, yesterday))
     done = require_finished(forks, root, run, whole)
-    assert f"Going on after step {max(20, 20)}" in done.stderr
+    assert "Going on after step 20" in done.stderr
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(root, whole, forks, run):
@@ -392,33 +392,18 @@ def test_a_dead_worker_is_named(root, forks, run):
 
 
 def with_a_dying_worker(root: Path, run: Path) -> int:
-    from torch.utils.data import get_worker_info
+    import psutil
 
-    from tunewright.train._trainer import Order, Trainer
+    from tunewright.train._trainer import Trainer
 
     before = Trainer.get_batch_samples
 
     def get_batch_samples(self, *args, **kwargs):
         if self.state.global_step == 7:
-            worker = self._workers[0]
-            os.kill(worker, signal.SIGKILL)
+            psutil.Process().children()[0].kill()
         return before(self, *args, **kwargs)
 
-    def remember(self, *args, **kwargs):
-        loader = dataloader(self, *args, **kwargs)
-        self._workers = Workers()
-        return loader
-
-    class Workers:
-        def __getitem__(self, number):
-            import psutil
-
-            return psutil.Process().children()[number].pid
-
-    dataloader = Trainer.get_train_dataloader
-    Trainer.get_train_dataloader = remember
     Trainer.get_batch_samples = get_batch_samples
-    del get_worker_info, Order
     return train_in(root, run, "--set", "train.dataloader_num_workers=1")
 
 

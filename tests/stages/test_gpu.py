@@ -1,10 +1,8 @@
 """The part of the path that differs on a GPU: `make gpu-check`."""
 
-import importlib.util
-
 import pytest
 import torch
-from support import ROOT
+from support import benchmark
 
 from tunewright import compare, merge, train
 
@@ -26,19 +24,12 @@ def test_training_comparison_and_merge_on_a_gpu(trained, make_config):
     assert all(gate["passed"] for gate in merge(config, adapter, dataset).facts["gates"])
 
 
-def memory_fit():
-    spec = importlib.util.spec_from_file_location(
-        "memory_fit", ROOT / "benchmarks" / "memory_fit.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("case", memory_fit().REAL_CASES if torch.cuda.is_available() else [])
+@pytest.mark.parametrize(
+    "case", benchmark("memory_fit").REAL_CASES if torch.cuda.is_available() else []
+)
 def test_predicted_memory_is_within_10_percent_on_real_shapes(case):
     """Random weights of the real shapes, LoRA and QLoRA; what does not fit on this GPU is left out."""
-    fit = memory_fit()
+    fit = benchmark("memory_fit")
     if (
         fit.predicted({"device": "cuda"} | case).total
         > torch.cuda.get_device_properties(0).total_memory

@@ -229,3 +229,33 @@ def name_run(reading: Reading, *keys: str) -> None:
     name = usable_name(PurePath(folder).name) if isinstance(folder, str) else None
     if name:
         reading.put("name", name, "output_dir")
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "lora_modules_to_save": several("train.lora.modules_to_save"),
+    "bf16": bfloat16,
+    "torch_dtype": dtype("train.dtype"),
+    "gradient_checkpointing": checkpointing,
+    "max_steps": max_steps,
+    "warmup_steps": warmup,
+    "eval_steps": interval("train.eval_steps"),
+    "save_steps": interval("train.save_steps"),
+    "logging_steps": interval("train.logging_steps"),
+    "eval_strategy": strategy,
+    "evaluation_strategy": strategy,
+    "save_strategy": strategy,
+    "group_by_length": by_length,
+    "load_best_model_at_end": agrees(
+        True,
+        otherwise="the adapter of the best evaluation is kept; the last one is in its checkpoint",
+    ),
+    "metric_for_best_model": agrees(
+        "eval_loss", "loss", otherwise="the best evaluation is the one with the lowest loss"
+    ),
+    "greater_is_better": agrees(
+        False, otherwise="the best evaluation is the one with the lowest loss"
+    ),
+    "trust_remote_code": agrees(False, otherwise="code of a model is never run"),
+    "save_safetensors": agrees(True, otherwise="weights are safetensors"),
+}
+"""Keys that all dialects have, with the same meaning."""
