@@ -18,7 +18,8 @@ def config(trained, tmp_path):
     """A run of its own, with a merged model beside the adapter."""
     made, _, adapter = trained
     run = tmp_path / "run"
-    shutil.copytree(made.run_dir, run)
+    for folder in ("dataset", "adapter", "training"):
+        shutil.copytree(Path(made.run_dir) / folder, run / folder)
     config = made.model_copy(update={"output_dir": str(run)})
     with writing(run / "merged", "merged", settings={}, parents={"adapter": adapter}) as draft:
         shutil.copy(adapter.path / "adapter_model.safetensors", draft.path / "model.safetensors")
