@@ -23,6 +23,7 @@ from transformers.integrations import replace_with_bnb_linear
 from trl.trainer.utils import add_fused_lm_head
 
 from tunewright.models.families import Shape, read_shape
+from tunewright.train._heap import give_back
 from tunewright.train.memory import Memory, Method, training_memory
 
 QWEN3 = {"vocab_size": 151936, "num_hidden_layers": 36, "num_attention_heads": 32, "head_dim": 128}
@@ -36,16 +37,20 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
     "Llama-3.1-8B": ("llama", LLAMA | {"intermediate_size": 14336, "vocab_size": 128256}),
     "Mistral-7B": ("mistral", LLAMA | {"intermediate_size": 14336, "vocab_size": 32768}),
 }
+QWEN3_SMALL = {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768}
+QWEN3_SMALL |= {"num_attention_heads": 4, "head_dim": 64, "tie_word_embeddings": True}
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3-24MB": (
-        "qwen3",
-        {"vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 6}
-        | {"num_attention_heads": 4, "head_dim": 64, "tie_word_embeddings": True},
-    ),
+    "qwen3-24MB": ("qwen3", QWEN3_SMALL | {"num_hidden_layers": 6}),
+    "qwen3-deep": ("qwen3", QWEN3_SMALL | {"num_hidden_layers": 18}),
     "llama-90MB": (
         "llama",
         {"vocab_size": 8192, "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 6}
         | {"num_attention_heads": 8},
+    ),
+    "llama-wide": (
+        "llama",
+        {"vocab_size": 8192, "hidden_size": 1024, "intermediate_size": 2816}
+        | {"num_hidden_layers": 3, "num_attention_heads": 16},
     ),
     "mistral-200MB": (
         "mistral",
@@ -67,6 +72,12 @@ SMALL_CASES: list[dict[str, Any]] = [
     {"base": "mistral-200MB", "rows": 4, "length": 384},
     {"base": "mistral-200MB", "rows": 2, "length": 256, "dora": True},
     {"base": "mistral-200MB", "rows": 2, "length": 256, "load_in_4bit": True},
+    {"base": "mistral-200MB", "rows": 4, "length": 256, "dtype": "bfloat16"},
+    {"base": "mistral-200MB", "rows": 4, "length": 384, "checkpointing": True},
+    {"base": "qwen3-deep", "rows": 4, "length": 256},
+    {"base": "qwen3-deep", "rows": 4, "length": 512, "checkpointing": True},
+    {"base": "llama-wide", "rows": 4, "length": 256},
+    {"base": "llama-wide", "rows": 4, "length": 256, "checkpointing": True},
 ]
 REAL_CASES: list[dict[str, Any]] = [
     {"base": base, "rows": rows, "length": length, "dtype": "bfloat16"}
@@ -119,8 +130,9 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
     before = 0 if cuda else resident(reset=True)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    model = random_model(config, method, checkpointing=case.get("checkpointing", False))
-    step(model, case["rows"], case["length"], method.device)
+    checkpointing = case.get("checkpointing", False)
+    model = random_model(config, method, checkpointing=checkpointing)
+    step(model, case["rows"], case["length"], method.device, checkpointing=checkpointing)
     measured = torch.cuda.max_memory_allocated() if cuda else peak() - before
     return {
         "predicted": memory.total,
@@ -132,7 +144,7 @@ def measure(case: dict[str, Any]) -> dict[str, int]:
 def warm_up(method: Method) -> None:
     """Train a tiny model, so that the code which libraries load when it is first used counts as libraries."""
     tiny = AutoConfig.for_model("llama", **TINY)
-    step(random_model(tiny, method, checkpointing=True), 2, 16, method.device)
+    step(random_model(tiny, method, checkpointing=True), 2, 16, method.device, checkpointing=True)
 
 
 def random_model(config: Any, method: Any, *, checkpointing: bool) -> Any:
@@ -190,7 +202,7 @@ def fill(base: Any, dtype: Any, device: str) -> None:
     base.tie_weights()
 
 
-def step(model: Any, rows: int, length: int, device: str) -> None:
+def step(model: Any, rows: int, length: int, device: str, *, checkpointing: bool) -> None:
     """Run three optimizer steps of two forward passes over rows of unequal length."""
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
@@ -203,7 +215,11 @@ def step(model: Any, rows: int, length: int, device: str) -> None:
             out = model(
                 input_ids=ids, attention_mask=mask, labels=ids, fused_lm_head=True, use_cache=False
             )
+            if checkpointing:
+                give_back(device)
             (-out.log_probs.sum() / (rows * length)).backward()
+            if checkpointing:
+                give_back(device)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -71,6 +71,17 @@ def test_every_method_goes_on_as_if_nothing_had_been(root, tmp_path, changes):
         assert resumed.files[name] == unbroken.files[name], name
 
 
+@pytest.mark.parametrize("recomputed", [True, False])
+def test_freed_memory_goes_back_where_memory_is_saved(root, tmp_path, monkeypatch, recomputed):
+    """With recomputation twice a forward pass, once in an evaluation; without it that would only cost time."""
+    from tunewright.train import _trainer
+
+    given = []
+    monkeypatch.setattr(_trainer, "give_back", given.append)
+    made = trained_in(root, tmp_path, f"train.gradient_checkpointing={str(recomputed).lower()}")
+    assert len(given) >= 2 * made.facts["steps"] if recomputed else not given
+
+
 def test_a_poisoned_row_is_named(root, tmp_path):
     """T10. One row has a token whose embedding is no number: the first step with it says where it is."""
     from tunewright.models._load import load_tokenizer

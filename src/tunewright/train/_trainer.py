@@ -19,6 +19,7 @@ from tunewright.train._adapter import adapter_state, load_adapter_state
 from tunewright.train._batches import Batch, is_out_of_memory, parts_of
 from tunewright.train._course import Course, Order, Rules, Snapshot
 from tunewright.train._flow import Beginning, Flow
+from tunewright.train._heap import give_back
 from tunewright.train._processes import of_every_process
 from tunewright.train._rows import IGNORED
 from tunewright.train._state import (
@@ -149,6 +150,8 @@ class Trainer(SFTTrainer):
         total = torch.zeros((), device=self.args.device)
         for part in parts_of(inputs, rows):
             total += super().training_step(model, part, items)
+            if self.args.gradient_checkpointing:
+                give_back(self.args.device)
         return total
 
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
@@ -159,6 +162,9 @@ class Trainer(SFTTrainer):
         # As TRL counts: those of all processes.
         every = cast("torch.Tensor", self.accelerator.gather_for_metrics(tokens))
         self._metrics[mode][TOKENS].append(int(every.sum()))
+        if self.args.gradient_checkpointing:
+            # Before the backward pass, which begins with the largest blocks.
+            give_back(self.args.device)
         return loss
 
     def _kept(self, mode: str) -> dict[str, list[float]]:

@@ -23,6 +23,7 @@ from tunewright.accel import Choice
 from tunewright.config.schema import Config
 from tunewright.models._load import resolve_model
 from tunewright.train._adapter import build
+from tunewright.train._heap import give_back
 
 EVERY_S = 0.01
 """Seconds between looks at the resident memory."""
@@ -75,15 +76,16 @@ def run_trial(
         if not isinstance(inner, PreTrainedModel):
             raise TypeError(f"expected a model of Transformers, got {type(inner).__name__}")
         add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
-        if choices["gradient_checkpointing"].value == "true":
+        checkpointing = choices["gradient_checkpointing"].value == "true"
+        if checkpointing:
             model.enable_input_require_grads()
             model.gradient_checkpointing_enable()
         batch = _batch(longest, tokenizer, device)
         optimizer = _optimizer(model, choices["optim"].value, config)
-        seconds = [_pass(model, batch) for _ in range(2)][-1]
+        seconds = [_pass(model, batch, saving=checkpointing) for _ in range(2)][-1]
         optimizer.step()
         optimizer.zero_grad()
-        _pass(model, batch)
+        _pass(model, batch, saving=checkpointing)
     return Trial(seconds, batch["input_ids"].numel(), peak[0])
 
 
@@ -105,13 +107,17 @@ def _optimizer(model: torch.nn.Module, name: str, config: Config) -> torch.optim
     return kind(trained, **(settings | {"lr": 0.0}))
 
 
-def _pass(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> float:
-    """Return the seconds of a forward and a backward pass."""
+def _pass(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, saving: bool) -> float:
+    """Return the seconds of a forward and a backward pass, as training makes them where it saves memory."""
     start = time.perf_counter()
     found = model(**batch, fused_lm_head=True, use_cache=False)
     loss = -found.log_probs.sum() / batch["labels"].numel()
+    if saving:
+        give_back(loss.device)
     loss.backward()
     float(loss.detach())
+    if saving:
+        give_back(loss.device)
     return time.perf_counter() - start
 
 

@@ -23,11 +23,15 @@ WORKSPACE: Mapping[str, int] = {"cuda": 64 << 20, "mps": 64 << 20, "cpu": 16 << 
 """What libraries keep once they have computed: cuBLAS handles, oneDNN's and the allocator's buffers."""
 HEAP_BLOCK = 32 << 20
 """Larger blocks come from the system and go back to it. Source: glibc's mallopt(3), M_MMAP_THRESHOLD."""
-HELD_BACK = {False: 1.0, True: 1.8}
-"""Share of what comes and goes in smaller blocks that glibc's heap holds back, without and with recomputation.
+HELD_BACK = {False: (1.8, 0.45), True: (0.33, 0.48)}
+"""What glibc's heap holds back, without and with recomputation: shares of the activations of all layers, and of
+what the head has in smaller blocks.
 
-Measured by benchmarks/memory_fit.py with glibc 2.36, not derived; newer versions hold back less.
+With recomputation freed memory is given back twice a forward pass. Measured by benchmarks/memory_fit.py with glibc
+2.36, not derived.
 """
+HELD_BACK_16_BITS = 0.7
+"""Share of that on weights in 16 bits. Measured in the same way."""
 BLOCK_4BIT, BLOCK_SCALES = 64, 256
 """Weights that share a scale, and scales that share one. Source: Dettmers et al. 2023, "QLoRA", section 3."""
 BLOCK_8BIT, SMALLEST_8BIT = 256, 4096
@@ -159,9 +163,6 @@ def training_memory(
         working += layer
     else:
         kept = ends + shape.layers * layer - int(tokens * _spared(shape, method))
-    heap = _in_heap(
-        shape, method, tokens=rows * (length - 1), moving=kept + max(0, working - head), head=head
-    )
     trained = FLOAT * trainable_parameters(shape, method) // method.shards
     return Memory(
         weights=_held(shape, method),
@@ -171,7 +172,14 @@ def training_memory(
         activations=kept,
         logits=head,
         workspace=max(0, working - head) + WORKSPACE[method.device],
-        allocator=int(HELD_BACK[checkpointing] * heap),
+        allocator=_held_back(
+            shape,
+            method,
+            tokens=rows * (length - 1),
+            head=head,
+            layer=layer,
+            checkpointing=checkpointing,
+        ),
     )
 
 
@@ -189,12 +197,16 @@ def _held(shape: Shape, method: Method) -> int:
     return total // method.shards + max(end, layers)
 
 
-def _in_heap(shape: Shape, method: Method, *, tokens: int, moving: int, head: int) -> int:
-    """Return the bytes that come and go in blocks of the C library's heap: all on a CPU, large tiles left out."""
+def _held_back(
+    shape: Shape, method: Method, *, tokens: int, head: int, layer: int, checkpointing: bool
+) -> int:
+    """Return the bytes of freed memory that the C library's heap has at the peak, on a CPU."""
     if method.device != "cpu":
         return 0
     tile = FLOAT * min(tokens, TILE_ROWS) * min(shape.vocabulary, TILE_WIDTH)
-    return moving + (head if tile < HEAP_BLOCK else 0)
+    of_layers, of_head = HELD_BACK[checkpointing]
+    held = of_layers * shape.layers * layer + of_head * (head if tile < HEAP_BLOCK else 0)
+    return int(held if method.width == FLOAT else HELD_BACK_16_BITS * held)
 
 
 def weight_bytes(shape: Shape, method: Method) -> int:
