@@ -109,13 +109,15 @@ def sides_of(
 def scored(sides: Sides, *, samples: int, seed: int) -> tuple[float, float, float] | None:
     """Return the score and its 95 % interval; None where the base is not clearly off the author.
 
-    With v(x, o) the differences of all features of x from those of o, in standard deviations of a passage, d the
-    same limited to LIMIT, and the prompts halved at random into 1 and 2:
+    The differences v of all features from the base's, in standard deviations of a passage and limited to LIMIT, are
+    what is multiplied, with T for the tuned model's, A for the author's training text and H for his held-out text:
 
-        100 v(tuned_1, base_1) . d(heldout, base_2) / v(training, base_1) . d(heldout, base_2)
+        100 (T . H / A . H) min(1, |A| / |T|)
 
-    summed over many halvings. Two halves, for with one the base's own noise would be on both sides of the product
-    and count as similarity. Only the direction is limited: a mixture of base and author scores its share.
+    The first factor is the way gone in the author's direction; the second takes off what went elsewhere, once the
+    tuned model is farther from the base than the author is. Prompts and training passages are halved at random, and
+    the factors of each product come from different halves, with a base of their own: the noise of one text would
+    otherwise be on both sides of the product and count as likeness. Summed over many halvings.
 
     Sources: z-scores of frequent words and their products, Burrows 2002 and Smith and Aldridge 2011; limited,
     Evert et al. 2017, "Understanding and explaining Delta measures for authorship attribution"; the interval is
@@ -123,37 +125,54 @@ def scored(sides: Sides, *, samples: int, seed: int) -> tuple[float, float, floa
     """
     rng = np.random.default_rng(seed)
     unit = _unit(sides)
-    moved, whole = _products(sides, unit, samples=samples, rng=rng, resampled=False)
-    score = 100 * float(moved.sum() / whole.sum())
-    moved, whole = _products(sides, unit, samples=samples, rng=rng, resampled=True)
+    products = _products(sides, unit, samples=samples, rng=rng, resampled=False)
+    score = float(_score(products.sum(axis=1)))
+    products = _products(sides, unit, samples=samples, rng=rng, resampled=True)
+    whole = products[1]
     if not whole.size or float(np.percentile(whole, 2.5)) <= 0:
         return None
-    draws = 100 * moved[whole > 0] / whole[whole > 0]
+    draws = _score(products[:, whole > 0])
     low, high = np.percentile(draws, (2.5, 97.5)) + score - draws.mean()
     return score, min(float(low), score), max(float(high), score)
 
 
+def _score(products: Array) -> Array:
+    """Return the score of T . H, A . H, T . T and A . A; of a T that is nowhere there is nothing to take off."""
+    moved, whole, tuned, author = products
+    farther = tuned > np.maximum(author, 0)
+    share = np.divide(np.maximum(author, 0), tuned, out=np.ones_like(tuned), where=farther)
+    return 100 * moved / whole * np.sqrt(share)
+
+
 def _products(
     sides: Sides, unit: Array, *, samples: int, rng: np.random.Generator, resampled: bool
-) -> tuple[Array, Array]:
-    """Return both products of `scored`, one each for every sample, a mean over halvings if resampled."""
-    pairs, half = len(sides.base), len(sides.base) // 2
+) -> Array:
+    """Return the four products of `_score`, one each for every sample, summed over halvings."""
     weights = [np.ones((samples, len(x))) for x in (sides.base, sides.heldout, sides.training)]
     if resampled:
         weights = [_drawn(rng, w.shape[1], samples) for w in weights]
     asked, heldout, own = weights
-    author, training = _features(heldout @ sides.heldout), _features(own @ sides.training)
-    moved, whole = np.zeros(samples), np.zeros(samples)
+    pairs = len(sides.base)
+    size = 2 * (min(pairs, len(sides.training)) // 2)
+    author = _features(heldout @ sides.heldout)
+    found = np.zeros((4, samples))
     for _ in range(SPLITS if resampled else 1):
-        chosen = _subsets(rng, pairs, half, samples)
-        first, second = asked * chosen, asked * (1 - chosen)
-        for one, other in ((first, second), (second, first)):
-            origin = _features(one @ sides.base)
-            direction = _limited(author - _features(other @ sides.base), unit)
-            tuned = _features(one @ sides.tuned)
-            moved += (_in_units(tuned - origin, unit) * direction).sum(axis=-1)
-            whole += (_in_units(training - origin, unit) * direction).sum(axis=-1)
-    return moved, whole
+        prompts = _halves(rng, pairs, pairs, samples)
+        trained = _halves(rng, len(sides.training), size, samples)
+        bases = [_features(asked * half @ sides.base) for half in prompts]
+        t, a = (
+            [
+                _limited(_features(w * half @ side) - base, unit)
+                for half, base in zip(halves, bases, strict=True)
+            ]
+            for w, halves, side in ((asked, prompts, sides.tuned), (own, trained, sides.training))
+        )
+        h = [_limited(author - base, unit) for base in reversed(bases)]
+        found += [
+            sum((x * y).sum(axis=-1) for x, y in zip(one, other, strict=True))
+            for one, other in ((t, h), (a, h), (t, t[::-1]), (a, a[::-1]))
+        ]
+    return found
 
 
 def _mean_words(texts: Sequence[str]) -> int:
@@ -238,14 +257,9 @@ def _divide(a: Array, b: Array) -> Array:
     return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
 
 
-def _in_units(differences: Array, unit: Array) -> Array:
-    """Return differences in units; 0 where there is nothing to compare."""
-    return np.nan_to_num(differences / unit)
-
-
 def _limited(differences: Array, unit: Array) -> Array:
-    """Return differences in units that are LIMIT at most."""
-    return np.clip(_in_units(differences, unit), -LIMIT, LIMIT)
+    """Return differences in units that are LIMIT at most; 0 where there is nothing to compare."""
+    return np.clip(np.nan_to_num(differences / unit), -LIMIT, LIMIT)
 
 
 def _unit(sides: Sides) -> Array:
@@ -273,10 +287,12 @@ def _nanmean(features: Array) -> Array:
     return _divide(np.where(present, features, 0).sum(axis=0), present.sum(axis=0))
 
 
-def _subsets(rng: np.random.Generator, n: int, size: int, samples: int) -> Array:
-    """Return weights of 0 and 1 that choose `size` of `n`, a row a sample."""
+def _halves(rng: np.random.Generator, n: int, size: int, samples: int) -> tuple[Array, Array]:
+    """Return weights of 0 and 1 that choose two halves of `size` of `n`, a row a sample."""
     order = rng.random((samples, n)).argsort(axis=1)
-    return (order < size).astype(np.float64)
+    return (order < size // 2).astype(np.float64), ((order >= size // 2) & (order < size)).astype(
+        np.float64
+    )
 
 
 def _drawn(rng: np.random.Generator, n: int, samples: int) -> Array:

@@ -1,12 +1,13 @@
 import random
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tunewright.data
-from tunewright.evaluate._style import transfer_score
-from tunewright.evaluate.style import passages
+from tunewright.evaluate._style import _features, _unit, scored, sides_of, transfer_score
+from tunewright.evaluate.style import count, passages
 
 SAMPLES = Path(tunewright.data.__file__).parent / "samples" / "manuscript"
 NOVELS = Path(__file__).parents[4] / "shared" / "corpora" / "british-fiction"
@@ -122,6 +123,79 @@ def test_a_base_that_writes_like_the_author_has_no_score(author):
 def test_with_less_training_text_than_answers_equal_amounts_are_compared(base, author):
     result = score(base, author["tuned"], author["heldout"], author["training"][:20])
     assert result.score == pytest.approx(100, abs=15)
+
+
+def test_the_formula_against_all_halvings_one_by_one(base, author):
+    """An independent reference: frequencies a text at a time, plain loops, every halving of four."""
+    counted = {
+        "base": [count(text) for text in base[:4]],
+        "tuned": [count(text) for text in author["tuned"][:2] + base[6:8]],
+        "heldout": [count(text) for text in author["heldout"][:6]],
+        "training": [count(text) for text in author["training"][:4]],
+    }
+    sides = sides_of(**counted)
+    unit = _unit(sides)
+
+    def features(side, chosen):
+        return _features(sum(side[i] for i in chosen))
+
+    def off(x, y):
+        return np.array(
+            [
+                max(-2.0, min(2.0, d / u)) if np.isfinite(d) else 0.0
+                for d, u in zip(x - y, unit, strict=True)
+            ]
+        )
+
+    halves = [(a, tuple({0, 1, 2, 3} - set(a))) for a in combinations(range(4), 2)]
+    th = ah = tt = aa = 0.0
+    for one, two in halves:
+        for first, second in halves:
+            origins = features(sides.base, one), features(sides.base, two)
+            t = [off(features(sides.tuned, x), o) for x, o in zip((one, two), origins, strict=True)]
+            a = [
+                off(features(sides.training, x), o)
+                for x, o in zip((first, second), origins, strict=True)
+            ]
+            h = [off(features(sides.heldout, range(6)), o) for o in origins]
+            th += t[0] @ h[1] + t[1] @ h[0]
+            ah += a[0] @ h[1] + a[1] @ h[0]
+            tt += 2 * t[0] @ t[1]
+            aa += 2 * a[0] @ a[1]
+    expected = 100 * th / ah * min(1, (max(aa, 0) / tt) ** 0.5 if tt > 0 else 1)
+    found = scored(sides, samples=4_000, seed=3)
+    assert found is not None
+    assert found[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_a_style_of_its_own_takes_off_what_the_way_is_worth(base, author):
+    """A model that writes like the author, and strangely beside it, is not as close as the author is."""
+    odd = [
+        f"{text} Whereupon; notwithstanding; (albeit); (albeit); whereupon; (albeit);"
+        for text in author["tuned"]
+    ]
+    plain = score(base, author["tuned"], author["heldout"], author["training"])
+    strange = score(base, odd, author["heldout"], author["training"])
+    assert strange.high < plain.low
+
+
+def test_the_interval_has_the_value_of_the_whole_texts(base, author):
+    """95 % of the time, so that 20 draws of half of the passages miss it three times at most."""
+    tuned = author["tuned"][:20] + base[20:]
+    whole = score(base, tuned, author["heldout"], author["training"]).score
+    missed = 0
+    for draw in range(20):
+        pick = random.Random(draw)
+        pairs = pick.sample(range(40), 20)
+        found = score(
+            [base[i] for i in pairs],
+            [tuned[i] for i in pairs],
+            pick.sample(author["heldout"], 15),
+            pick.sample(author["training"], 20),
+            min_words=400,
+        )
+        missed += not found.low <= whole <= found.high
+    assert missed <= 3
 
 
 @pytest.mark.skipif(not NOVELS.is_dir(), reason="needs ../shared/corpora/british-fiction")
