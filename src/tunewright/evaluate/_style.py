@@ -21,7 +21,7 @@ LIMIT = 2.0
 """What a feature counts at most, in medians of all features' differences between author and base."""
 SPLITS = 8
 """Halvings of the prompts in each bootstrap sample."""
-MIN_PASSAGE_WORDS = 10
+MIN_PASSAGE_WORDS, MIN_PASSAGES = 10, 4
 MAX_PASSAGES = 1500
 _TOTALS = 11
 
@@ -83,10 +83,17 @@ def transfer_score(
     short = [
         f"{name} text by {min_words - n:,} words" for name, n in words.items() if n < min_words
     ]
+    few = [
+        f"{name} text by {MIN_PASSAGES - len(side)} passages of about {length} words"
+        for name, side in counts.items()
+        if len(side) < MIN_PASSAGES
+    ]
     if short:
-        return Transfer(
-            None, None, None, f"Not enough text: {', '.join(short)} under {min_words:,}.", words
-        )
+        reason = f"Not enough text: {', '.join(short)} under {min_words:,}."
+        return Transfer(None, None, None, reason, words)
+    if few:
+        reason = f"Not enough text: {', '.join(few)} under {MIN_PASSAGES}."
+        return Transfer(None, None, None, reason, words)
     found = scored(sides_of(**counts), samples=samples, seed=seed)
     if found is None:
         reason = "The base is not clearly further from the author than the author's own text is."

@@ -114,6 +114,14 @@ def test_too_little_text_says_how_much_is_missing_where(base, author):
     assert set(nothing.words.values()) == {0}
 
 
+def test_too_few_passages_are_told_as_such(base, author):
+    """Halves and draws need several, however long each is."""
+    longer = [" ".join(side[at : at + 20]) for side in (base, author["tuned"]) for at in (0, 20)]
+    result = score(longer[:2], longer[2:], author["heldout"], author["training"])
+    assert result.score is None
+    assert "tuned text by 2 passages" in result.reason
+
+
 def test_a_base_that_writes_like_the_author_has_no_score(author):
     result = score(author["tuned"], author["tuned"], author["heldout"], author["training"])
     assert result.score is None
