@@ -6,20 +6,21 @@ import torch
 
 from tunewright.accel.choices import Speeds
 
-ROWS, INNER, COLUMNS, REPEATS = 1024, 512, 1024, 6
+SIZE, ROUNDS = 512, 30
+"""A product of this size takes a millisecond or two: less than what another program gets at a time."""
 
 
 def measure_speeds(device: str) -> Speeds:
-    """Return matrix product speeds; the best of several repeats, so that other load matters little."""
-    flops = 2 * ROWS * INNER * COLUMNS
-    best: dict[torch.dtype, float] = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        a = torch.ones(ROWS, INNER, device=device, dtype=dtype)
-        b = torch.ones(INNER, COLUMNS, device=device, dtype=dtype)
-        seconds: list[float] = []
-        for _ in range(REPEATS):
+    """Return matrix product speeds; the best of many rounds in turn, so that other load matters little."""
+    dtypes = (torch.float32, torch.bfloat16)
+    pairs = [[torch.ones(SIZE, SIZE, device=device, dtype=d) for _ in range(2)] for d in dtypes]
+    best = [float("inf")] * len(dtypes)
+    for a, b in pairs:
+        a @ b
+    for _ in range(ROUNDS):
+        for at, (a, b) in enumerate(pairs):
             start = time.perf_counter()
             float((a @ b)[0, 0])
-            seconds.append(time.perf_counter() - start)
-        best[dtype] = flops / min(seconds[1:]) / 1e9
-    return Speeds(best[torch.float32], best[torch.bfloat16])
+            best[at] = min(best[at], time.perf_counter() - start)
+    float32, bfloat16 = (2 * SIZE**3 / seconds / 1e9 for seconds in best)
+    return Speeds(float32, bfloat16)
