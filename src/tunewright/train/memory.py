@@ -30,7 +30,7 @@ what the head has in smaller blocks.
 With recomputation freed memory is given back twice a forward pass. Measured by benchmarks/memory_fit.py with glibc
 2.36, not derived.
 """
-HELD_BACK_16_BITS = 0.7
+HELD_BACK_16_BITS = 0.6
 """Share of that on weights in 16 bits. Measured in the same way."""
 BLOCK_4BIT, BLOCK_SCALES = 64, 256
 """Weights that share a scale, and scales that share one. Source: Dettmers et al. 2023, "QLoRA", section 3."""
