@@ -215,11 +215,9 @@ def step(model: Any, rows: int, length: int, device: str, *, checkpointing: bool
             out = model(
                 input_ids=ids, attention_mask=mask, labels=ids, fused_lm_head=True, use_cache=False
             )
-            if checkpointing:
-                give_back(device)
+            give_back(device, saving=checkpointing)
             (-out.log_probs.sum() / (rows * length)).backward()
-            if checkpointing:
-                give_back(device)
+            give_back(device, saving=checkpointing)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -59,6 +59,7 @@ class Validity:
         highest_other: The highest of them.
         auc: Probability that one of the first scores above one of the second.
         pairs: Number of both.
+        by_author: Reference's author to the mean scores of his own and of other novels.
         coverage: Reference and text under test to value, mean width of the interval and share that has the value.
     """
 

@@ -88,12 +88,9 @@ def transfer_score(
         for name, side in counts.items()
         if len(side) < MIN_PASSAGES
     ]
-    if short:
-        reason = f"Not enough text: {', '.join(short)} under {min_words:,}."
-        return Transfer(None, None, None, reason, words)
-    if few:
-        reason = f"Not enough text: {', '.join(few)} under {MIN_PASSAGES}."
-        return Transfer(None, None, None, reason, words)
+    if short or few:
+        missing = f"{', '.join(short or few)} under {min_words if short else MIN_PASSAGES:,}"
+        return Transfer(None, None, None, f"Not enough text: {missing}.", words)
     found = scored(sides_of(**counts), samples=samples, seed=seed)
     if found is None:
         reason = "The base is not clearly further from the author than the author's own text is."

@@ -112,12 +112,10 @@ def _pass(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, saving: 
     start = time.perf_counter()
     found = model(**batch, fused_lm_head=True, use_cache=False)
     loss = -found.log_probs.sum() / batch["labels"].numel()
-    if saving:
-        give_back(loss.device)
+    give_back(loss.device, saving=saving)
     loss.backward()
     float(loss.detach())
-    if saving:
-        give_back(loss.device)
+    give_back(loss.device, saving=saving)
     return time.perf_counter() - start
 
 

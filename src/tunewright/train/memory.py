@@ -203,9 +203,9 @@ def _held_back(
     """Return the bytes of freed memory that the C library's heap has at the peak, on a CPU."""
     if method.device != "cpu":
         return 0
-    tile = FLOAT * min(tokens, TILE_ROWS) * min(shape.vocabulary, TILE_WIDTH)
     of_layers, of_head = HELD_BACK[checkpointing]
-    held = of_layers * shape.layers * layer + of_head * (head if tile < HEAP_BLOCK else 0)
+    in_heap = FLOAT * _tile(shape, tokens) < HEAP_BLOCK
+    held = of_layers * shape.layers * layer + of_head * (head if in_heap else 0)
     return int(held if method.width == FLOAT else HELD_BACK_16_BITS * held)
 
 
@@ -388,16 +388,19 @@ def head_memory(shape: Shape, method: Method, *, tokens: int) -> int:
     TRL makes the logits tile by tile and makes them again in the backward pass: on CUDA in place, with Triton's
     kernels, elsewhere with copies of the tile. The gradient of the hidden states is float32.
     """
-    rows = min(tokens, TILE_ROWS)
     hidden = tokens * FLOAT * shape.hidden
     table = shape.vocabulary * shape.hidden
     trained = FLOAT * table if _trains_head(shape, method) else 0
     # Added tokens are set into a copy of each table.
     trained += (1 if shape.tied else 2) * method.width * table if method.added_tokens else 0
     if method.device == "cuda":
-        return hidden + trained + rows * TILE_WIDTH * method.width
-    cells = rows * min(shape.vocabulary, TILE_WIDTH)
-    return hidden + trained + cells * (method.width + TILE_COPIES * FLOAT + 1)
+        return hidden + trained + min(tokens, TILE_ROWS) * TILE_WIDTH * method.width
+    return hidden + trained + _tile(shape, tokens) * (method.width + TILE_COPIES * FLOAT + 1)
+
+
+def _tile(shape: Shape, tokens: int) -> int:
+    """Return how many logits exist at once without Triton."""
+    return min(tokens, TILE_ROWS) * min(shape.vocabulary, TILE_WIDTH)
 
 
 def _trains_head(shape: Shape, method: Method) -> bool:
