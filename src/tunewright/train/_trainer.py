@@ -150,7 +150,7 @@ class Trainer(SFTTrainer):
         total = torch.zeros((), device=self.args.device)
         for part in parts_of(inputs, rows):
             total += super().training_step(model, part, items)
-            give_back(self.args.device, saving=self.args.gradient_checkpointing)
+            give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
         return total
 
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
@@ -162,7 +162,7 @@ class Trainer(SFTTrainer):
         every = cast("torch.Tensor", self.accelerator.gather_for_metrics(tokens))
         self._metrics[mode][TOKENS].append(int(every.sum()))
         # Before the backward pass, which begins with the largest blocks.
-        give_back(self.args.device, saving=self.args.gradient_checkpointing)
+        give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
         return loss
 
     def _kept(self, mode: str) -> dict[str, list[float]]:
