@@ -1,10 +1,11 @@
 """Perplexity of base and tuned on the same rows, with intervals over rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import exp
-from random import Random
 from typing import Any
+
+from tunewright.evaluate.intervals import Estimate, resampled
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,6 @@ class RowLoss:
     base: float
     tuned: float
     tokens: int
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -63,13 +55,17 @@ def perplexity(rows: Sequence[RowLoss], *, samples: int, seed: int) -> Perplexit
 
     One row has no spread: its interval is its value.
     """
-    random = Random(seed)
-    draws = [_losses(random.choices(rows, k=len(rows))) for _ in range(samples)]
     base, tuned = _losses(rows)
+
+    def estimate(figure: Callable[[float, float], float]) -> Estimate:
+        return resampled(
+            rows, lambda drawn: _exp(figure(*_losses(drawn))), samples=samples, seed=seed
+        )
+
     return Perplexity(
-        base=_estimate(base, [b for b, _ in draws]),
-        tuned=_estimate(tuned, [t for _, t in draws]),
-        ratio=_estimate(tuned - base, [t - b for b, t in draws]),
+        base=estimate(lambda base, _: base),
+        tuned=estimate(lambda _, tuned: tuned),
+        ratio=estimate(lambda base, tuned: tuned - base),
         base_loss=base,
         tuned_loss=tuned,
         rows=len(rows),
@@ -80,13 +76,6 @@ def perplexity(rows: Sequence[RowLoss], *, samples: int, seed: int) -> Perplexit
 def _losses(rows: Sequence[RowLoss]) -> tuple[float, float]:
     tokens = sum(row.tokens for row in rows)
     return sum(row.base for row in rows) / tokens, sum(row.tuned for row in rows) / tokens
-
-
-def _estimate(loss: float, draws: Sequence[float]) -> Estimate:
-    ordered = sorted(draws)
-    low = ordered[int(0.025 * len(ordered))]
-    high = ordered[int(0.975 * len(ordered))]
-    return Estimate(_exp(loss), _exp(min(low, loss)), _exp(max(high, loss)))
 
 
 def _exp(loss: float) -> float:

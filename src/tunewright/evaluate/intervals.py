@@ -1,0 +1,66 @@
+"""Figures with their 95 % intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import sqrt
+from random import Random
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_Z = 1.959963984540054
+"""The standard normal distribution has 95 % between -_Z and _Z."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as a JSON value."""
+        return asdict(self)
+
+
+def share(passed: int, asked: int) -> Estimate:
+    """Return the share of `asked` that passed; of nothing it is anything from 0 to 1.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference, Journal of the
+    American Statistical Association 22, 1927: the score interval.
+    """
+    if not asked:
+        return Estimate(0.0, 0.0, 1.0)
+    value, spread = passed / asked, _Z * _Z / asked
+    middle = (value + spread / 2) / (1 + spread)
+    half = _Z * sqrt(value * (1 - value) / asked + spread / asked / 4) / (1 + spread)
+    return Estimate(value, min(max(0.0, middle - half), value), max(min(1.0, middle + half), value))
+
+
+def mean(values: Sequence[float], *, samples: int, seed: int) -> Estimate:
+    """Return the mean of at least one value; one value alone is its own interval.
+
+    Source: Efron and Tibshirani, An introduction to the bootstrap, 1993: the percentile interval.
+    """
+    return resampled(values, lambda drawn: sum(drawn) / len(drawn), samples=samples, seed=seed)
+
+
+def difference(
+    base: Sequence[float], tuned: Sequence[float], *, samples: int, seed: int
+) -> Estimate:
+    """Return the mean of `tuned` less that of `base`, which are paired: the interval is over pairs."""
+    pairs = [t - b for b, t in zip(base, tuned, strict=True)]
+    return mean(pairs, samples=samples, seed=seed)
+
+
+def resampled(
+    values: Sequence[T], figure: Callable[[Sequence[T]], float], *, samples: int, seed: int
+) -> Estimate:
+    """Return a figure of all values, with the percentile interval of it over draws with replacement."""
+    random = Random(seed)
+    value = figure(values)
+    draws = sorted(figure(random.choices(values, k=len(values))) for _ in range(samples))
+    low, high = draws[int(0.025 * len(draws))], draws[int(0.975 * len(draws))]
+    return Estimate(value, min(low, value), max(high, value))
