@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tunewright.evaluate.style import WORD, normalise, words_of
+from tunewright.evaluate.style import normalise, spans_of, words_of
 
 GRAM_WORDS = 8
 
@@ -14,7 +14,7 @@ class Copy:
 
     Attributes:
         words: Its length.
-        text: As it stands in the text.
+        text: As `normalise` spells it.
         source: Name of the training text; empty if there is no copy.
         index: Which of the texts has it.
     """
@@ -26,12 +26,30 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A copied part of a text.
+
+    Attributes:
+        words: Its length.
+        start: Where it begins in the text as given, in characters.
+        end: Where it has ended.
+        source: Name of a training text that has it.
+    """
+
+    words: int
+    start: int
+    end: int
+    source: str
+
+
+@dataclass(frozen=True)
 class Overlap:
     """What texts share with the training text.
 
     Attributes:
         longest: The longest copy.
         runs: Words of the longest copy in each text.
+        spans: Each text's copied parts of GRAM_WORDS words and more, in order, none overlapping.
         shares: Share of each text's 8-grams that the training text has; 0 for a shorter text.
         share: The same over all texts together.
         grams: Number of 8-grams in all texts together.
@@ -39,6 +57,7 @@ class Overlap:
 
     longest: Copy
     runs: tuple[int, ...]
+    spans: tuple[tuple[Span, ...], ...]
     shares: tuple[float, ...]
     share: float
     grams: int
@@ -67,12 +86,13 @@ def overlap(texts: Sequence[str], training: Iterable[tuple[str, str]]) -> Overla
         )
         sources.append(source)
     matched = automaton.matched()
-    lengths = [[matched[state][0] for state in states] for states in ends]
-    found = [sum(n >= GRAM_WORDS for n in row) for row in lengths]
-    totals = [max(0, len(row) - GRAM_WORDS + 1) for row in lengths]
+    matches = [[matched[state] for state in states] for states in ends]
+    found = [sum(words >= GRAM_WORDS for words, _ in row) for row in matches]
+    totals = [max(0, len(row) - GRAM_WORDS + 1) for row in matches]
     return Overlap(
-        longest=_longest(texts, lengths, ends, matched, sources),
-        runs=tuple(max(row, default=0) for row in lengths),
+        longest=_longest(texts, matches, sources),
+        runs=tuple(max((words for words, _ in row), default=0) for row in matches),
+        spans=tuple(_spans(text, row, sources) for text, row in zip(texts, matches, strict=True)),
         shares=tuple(n / total if total else 0.0 for n, total in zip(found, totals, strict=True)),
         share=sum(found) / sum(totals) if sum(totals) else 0.0,
         grams=sum(totals),
@@ -85,23 +105,46 @@ def is_copied(overlap: Overlap, index: int, longest_allowed: int) -> bool:
 
 
 def _longest(
-    texts: Sequence[str],
-    lengths: Sequence[Sequence[int]],
-    ends: Sequence[Sequence[int]],
-    matched: Sequence[tuple[int, int]],
-    sources: Sequence[str],
+    texts: Sequence[str], matches: Sequence[Sequence[tuple[int, int]]], sources: Sequence[str]
 ) -> Copy:
     best, index, at = 0, 0, 0
-    for number, row in enumerate(lengths):
-        for position, length in enumerate(row):
-            if length > best:
-                best, index, at = length, number, position
+    for number, row in enumerate(matches):
+        for position, (words, _) in enumerate(row):
+            if words > best:
+                best, index, at = words, number, position
     if not best:
         return Copy(0, "", "", 0)
-    text = normalise(texts[index])
-    spans = [match.span() for match in WORD.finditer(text)]
-    source = sources[matched[ends[index][at]][1]]
-    return Copy(best, text[spans[at - best + 1][0] : spans[at][1]], source, index)
+    spans = spans_of(texts[index])
+    text = texts[index][spans[at - best + 1][0] : spans[at][1]]
+    return Copy(best, normalise(text), sources[matches[index][at][1]], index)
+
+
+def _spans(
+    text: str, matches: Sequence[tuple[int, int]], sources: Sequence[str]
+) -> tuple[Span, ...]:
+    """Return a text's copied parts; `matches` are words and source of the copy ending at each word.
+
+    Of overlapping copies the longest is whole. What it leaves of another is a copy too, and counts
+    if it still has GRAM_WORDS words. No copy lies within another, so what is left is in one piece.
+    """
+    following = [words for words, _ in matches[1:]] + [0]
+    whole = [
+        (words, at, source)
+        for at, (words, source) in enumerate(matches)
+        if words >= GRAM_WORDS and following[at] <= words
+    ]
+    if not whole:
+        return ()
+    places = spans_of(text)
+    taken: set[int] = set()
+    result: list[Span] = []
+    for words, last, source in sorted(whole, key=lambda copy: -copy[0]):
+        left = [at for at in range(last - words + 1, last + 1) if at not in taken]
+        if len(left) >= GRAM_WORDS:
+            taken.update(left)
+            start, end = places[left[0]][0], places[left[-1]][1]
+            result.append(Span(len(left), start, end, sources[source]))
+    return tuple(sorted(result, key=lambda span: span.start))
 
 
 @dataclass

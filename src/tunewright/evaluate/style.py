@@ -26,6 +26,8 @@ SHORT_SENTENCE_WORDS = 5
 WINDOW_WORDS = 30
 
 WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_APOSTROPHES = "\u2018\u2019\u02bc"
+_UNSEEN = "_*\u00ad"
 _FUNCTION_WORDS = frozenset(FUNCTION_WORDS)
 _STOP = re.compile(r"[.!?…]+[\"')\]]*(?=\s|$)|\n[^\S\n]*(?=\n)")
 _NEXT = re.compile(r"\s*(\S)")
@@ -37,13 +39,20 @@ _CONTRACTION = re.compile(
 )
 _SINGLE_QUOTED = re.compile(r"(?<!\w)'(?=\w)(.+?[,.!?—…])'(?!\w)", re.DOTALL)
 _TYPOGRAPHY = {
-    re.compile("[\u2018\u2019\u02bc]"): "'",
+    re.compile(f"[{_APOSTROPHES}]"): "'",
     re.compile("[“”„«»]"): '"',
     re.compile(r"\s*(?:--+|—)\s*|\s[–-]\s"): "—",
     re.compile(r"\.{3,}|(?:\. ){2,}\."): "…",
-    re.compile("[_*\u00ad]"): "",
+    re.compile(f"[{_UNSEEN}]"): "",
     re.compile("\r\n?"): "\n",
 }
+# All of the typography that reaches into words; the rest lies between them.
+_IN_WORDS = str.maketrans(_APOSTROPHES, "'" * len(_APOSTROPHES), _UNSEEN)
+_RAW_WORD = re.compile(
+    rf"[^\W_{_APOSTROPHES}]+"
+    rf"(?:(?:[{_UNSEEN}]+(?:['{_APOSTROPHES}][{_UNSEEN}]*)?|['{_APOSTROPHES}][{_UNSEEN}]*)"
+    rf"[^\W_{_APOSTROPHES}]+)*"
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +105,13 @@ def normalise(text: str) -> str:
 
 
 def words_of(text: str) -> list[str]:
-    """Return the text's words in lower case."""
-    return WORD.findall(normalise(text).lower())
+    """Return the text's words in lower case, as `normalise` spells them."""
+    return [word.lower() for word in WORD.findall(text.translate(_IN_WORDS))]
+
+
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """Return [start, end) of each of `words_of` in the text as it is given."""
+    return [match.span() for match in _RAW_WORD.finditer(text)]
 
 
 def passages(text: str, length: int) -> list[str]:

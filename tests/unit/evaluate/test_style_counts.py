@@ -1,13 +1,19 @@
-from hypothesis import given
+import time
+from itertools import pairwise
+
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tunewright.evaluate.markers import markers
 from tunewright.evaluate.style import (
     WINDOW_WORDS,
+    WORD,
     count,
     distinct_share,
     normalise,
     passages,
+    spans_of,
     words_of,
 )
 
@@ -61,6 +67,40 @@ def test_passages_are_disjoint_parts_no_longer_than_asked(text, length):
         at = plain.index(piece, at) + len(piece)
     assert bool(found) == bool(words_of(text))
     assert count(text).words == len(words_of(text))
+
+
+_TEXTS = st.text(
+    st.one_of(
+        st.characters(),
+        st.sampled_from(
+            "ab1_*'\u2018\u2019\u02bc\u00ad\u00a0 -.\u2013\u2014\r\n\u00ab\u0130\u03a3\u0307"
+        ),
+    )
+)
+
+
+@given(_TEXTS)
+@example("it\u00ad\u2019_s a*b*_c ''d'' \u0130zmir \u039f\u03a3.\u0391 x--y\r\n. . . z")
+def test_words_and_their_places_are_those_of_the_normalised_text(text):
+    words = words_of(text)
+    assert words == [word.lower() for word in WORD.findall(normalise(text))]
+    spans = spans_of(text)
+    assert [words_of(text[start:end]) for start, end in spans] == [[word] for word in words]
+    assert all(a[1] <= b[0] for a, b in pairwise(spans))
+
+
+def test_a_place_has_nothing_around_the_word():
+    text = "*\u00ad\u2018Don\u2019t_\u2019 -- sto\u00adp"
+    assert [text[start:end] for start, end in spans_of(text)] == ["Don\u2019t", "sto\u00adp"]
+    assert spans_of(" -- _*\u00ad' ") == []
+
+
+@pytest.mark.parametrize("filler", [" ", "_", "'", "a_", "a'"])
+def test_long_runs_of_anything_take_linear_time(filler):
+    text = "a" + filler * 200_000
+    began = time.process_time()
+    assert len(words_of(text)) == len(spans_of(text)) == 1
+    assert time.process_time() - began < 5
 
 
 def test_passages_begin_with_a_sentence_and_are_cut_at_the_length():
