@@ -150,6 +150,11 @@ CODES: Mapping[str, Code] = {
         "A process that makes batches beside the training has died; the checkpoints are whole.",
         "Run the same command again: it goes on; `--set train.dataloader_num_workers=0` does without them.",
     ),
+    "E_TIME": Code(
+        5,
+        "There was not enough time for a single batch of answers.",
+        "Raise `compare.max_minutes`, or lower `compare.batch_size` or `compare.max_new_tokens`.",
+    ),
     "E_PORT": Code(5, "The address cannot be bound.", "Choose another with `--port`."),
     "E_RUN_LOCKED": Code(
         6, "Another process is writing the same output.", "Wait for it, or change `output_dir`."
@@ -172,6 +177,11 @@ CODES: Mapping[str, Code] = {
         8,
         "The Hub refused, or could not be reached.",
         "Check the name, the network and HF_TOKEN; then run the command again.",
+    ),
+    "E_ENDPOINT": Code(
+        8,
+        "An OpenAI-compatible endpoint refused, or could not be reached.",
+        "Check address, model name and key, and that the server runs.",
     ),
     "E_UNSAFE_FORMAT": Code(
         9,

@@ -16,7 +16,7 @@ from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.data import check, prepare
 from tunewright.errors import Problem, TunewrightError, failure
-from tunewright.evaluate import compare
+from tunewright.evaluate import Checkpoint, compare
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.machine import process_rank
@@ -24,7 +24,7 @@ from tunewright.merge import merge
 from tunewright.publish import Pushed, is_published, publish, push_dataset
 from tunewright.report import report
 from tunewright.targets import CONFIG_FILE, config_of, is_described
-from tunewright.train import plan, train
+from tunewright.train import plan, train, whole_checkpoints
 
 Stage = Literal[
     "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
@@ -90,7 +90,9 @@ STEPS: Mapping[Stage, Step] = {
     "compare": Step(
         "evaluation",
         ("dataset", "adapter"),
-        lambda c, a, s: compare(c, a["dataset"], a["adapter"], listener=s),
+        lambda c, a, s: compare(
+            c, a["dataset"], a["adapter"], checkpoints=_checkpoints(c), listener=s
+        ),
     ),
     "merge": Step(
         "merged",
@@ -323,6 +325,13 @@ def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> l
     if gone:  # without the files of one source, those of others may have other names
         names = {name for name in made_of if now.get(name)}
     return sorted(name for name in names if made_of.get(name) != now.get(name))
+
+
+def _checkpoints(config: Config) -> list[Checkpoint]:
+    """Return the checkpoints that are compared beside the adapter."""
+    if not config.compare.checkpoints:
+        return []
+    return [Checkpoint(*found) for found in whole_checkpoints(Path(config.run_dir))]
 
 
 def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:

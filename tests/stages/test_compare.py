@@ -9,11 +9,12 @@ import tunewright.data
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import CompareSection, Config, PrepareSection, TrainSection
 from tunewright.errors import TunewrightError
-from tunewright.evaluate import _score, compare
+from tunewright.evaluate import _local, compare
 from tunewright.evaluate.style import passages
 from tunewright.events import SILENT
 from tunewright.models._load import TINY, load_model, load_tokenizer, resolve_model
 from tunewright.models.chat import encode, messages_of
+from tunewright.models.sampling import Answer, Sampling
 
 SAMPLES = Path(tunewright.data.__file__).parent / "samples"
 
@@ -116,15 +117,9 @@ def test_an_evaluation_has_all_figures(evaluated):
     assert all(s["base"] != s["tuned"] for s in samples)
     assert json.loads(files["markers.json"]) == facts["markers"]
     assert set(facts) == {
-        "verdict",
-        "sentence",
-        "advice",
-        "transfer_score",
-        "markers",
-        "memorisation",
-        "perplexity",
-        "answers",
-        "gates",
+        *("verdict", "sentence", "reasons", "advice", "gates"),
+        *("compared", "prompts", "transfer_score", "markers", "memorisation", "perplexity"),
+        *("answers", "rubrics"),
     }
     assert all(set(g) == {"gate", "value", "limit", "passed"} for g in facts["gates"])
     assert facts["transfer_score"]["excluded"] == 0
@@ -132,7 +127,7 @@ def test_an_evaluation_has_all_figures(evaluated):
     assert set(artifact.parents) == {"dataset", "adapter"}
     assert set(artifact.files) == {"samples.jsonl", "markers.json"}
     assert listener.totals[0] == ("compare", 20, "answers")
-    assert (20, "tuned") in listener.done
+    assert (20, "adapter") in listener.done
     assert listener.lines == [facts["sentence"]]
 
 
@@ -151,16 +146,19 @@ def test_the_same_comparison_again_gives_the_same_figures(config, manuscript, ad
 
 
 def test_losses_against_a_plain_computation(config, manuscript, adapter):
-    pair = _score.load_pair(resolve_model(TINY), adapter.path)
+    sampling = Sampling(24, 0.8, 0.9)
+    base, tuned = _local.load_pair(
+        resolve_model(TINY), adapter.path, sampling=sampling, names=("base", "tuned")
+    )
     lines = (manuscript.path / "eval.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [messages_of(json.loads(line)) for line in lines]
-    found = _score.row_losses(pair, rows, max_length=96, listener=SILENT)
-    plain = load_model(resolve_model(TINY)).to(pair.model.device)
+    found = _local.row_losses(base, tuned, rows, max_length=96, listener=SILENT)
+    plain = load_model(resolve_model(TINY)).to(tuned.model.device)
     for row, loss in zip(rows, found, strict=True):
-        encoded = encode(row, pair.vocabulary)
-        ids = torch.tensor([encoded.input_ids[:96]], device=pair.model.device)
+        encoded = encode(row, tuned.vocabulary)
+        ids = torch.tensor([encoded.input_ids[:96]], device=tuned.model.device)
         with torch.inference_mode():
-            for model, value in ((plain, loss.base), (pair.model, loss.tuned)):
+            for model, value in ((plain, loss.base), (tuned.model, loss.tuned)):
                 odds = torch.log_softmax(model(input_ids=ids).logits[0].double(), dim=-1)
                 losses = [
                     -float(odds[at - 1, ids[0, at]])
@@ -171,24 +169,27 @@ def test_losses_against_a_plain_computation(config, manuscript, adapter):
                 assert loss.tokens == len(losses)
 
 
-def test_answers_copied_from_the_training_text_are_overfitted(
+def test_answers_copied_from_the_training_text_are_memorised(
     config, manuscript, adapter, monkeypatch
 ):
     lines = (manuscript.path / "train.jsonl").read_text(encoding="utf-8").splitlines()
     stolen = [json.loads(line)["output"] for line in lines]
-    plain = _score.generate
+    plain = _local.Local.answer
 
-    def memorised(model, *args, **options):
-        answers = plain(model, *args, **options)
-        off = any(module.disable_adapters for module in model.modules() if _is_lora(module))
-        return answers if off else stolen[: len(answers)]
+    def memorised(side, prompts, **options):
+        if not side.adapted:
+            return plain(side, prompts, **options)
+        return [Answer(text, 80, ended=False) for text in stolen[: len(prompts)]]
 
-    monkeypatch.setattr(_score, "generate", memorised)
+    monkeypatch.setattr(_local.Local, "answer", memorised)
     artifact = compare(config, manuscript, adapter)
     facts = artifact.facts
-    assert facts["verdict"] == "overfitted"
+    assert facts["verdict"] == "memorised"
     assert facts["transfer_score"]["score"] is None
     assert facts["transfer_score"]["excluded"] == 9
+    span = facts["memorisation"]["spans"][0]
+    assert span["words"] == 60
+    assert span["source"].startswith("chunk_")
     assert facts["memorisation"]["longest_words"] == 60
     assert facts["memorisation"]["longest_source"].startswith("chunk_")
     assert facts["memorisation"]["copied_share"] == 1
@@ -197,10 +198,6 @@ def test_answers_copied_from_the_training_text_are_overfitted(
         "word 8-grams of the answers found in training text",
     ]
     assert load_artifact(artifact.path, "evaluation", verify=True).facts == facts
-
-
-def _is_lora(module):
-    return hasattr(module, "lora_A")
 
 
 def test_short_answers_get_a_verdict_without_a_score(config, adapter):

@@ -1,12 +1,12 @@
 """The page: everything that was made is on it, nothing on it is loaded or run."""
 
 import json
-import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from report_facts import FACTS, FULL
 
 from tunewright.artifacts import Artifact, Kind, load_artifact, writing
 from tunewright.config.schema import Config, PrepareSection
@@ -18,150 +18,19 @@ SECTIONS = [
     "gates",
     "samples",
     "markers",
+    "memorisation",
+    "quality",
     "training",
     "dataset",
-    "memorisation",
     "parity",
     "run",
     "provenance",
 ]
+OPTIONAL = ["judge", "rubrics", "checkpoints"]
 VOID = {"meta", "img", "source", "br", "link", "input"}
 LINKING = {"src", "href", "srcset", "action", "formaction", "data", "poster", "xlink:href", "style"}
 HOSTILE = """<script>alert(1)</script><img src=x onerror=alert(1)>" onload="x" {{ 7*7 }} </style>"""
 
-FACTS: dict[Kind, dict] = {
-    "dataset": {
-        "train_rows": 96,
-        "eval_rows": 24,
-        "train_words": 11_800,
-        "eval_words": 2_950,
-        "train_tokens": 15_360,
-        "eval_tokens": 3_811,
-        "lengths": {"edges": [100.0, 140.0, 180.0, 220.0], "counts": [30, 60, 30]},
-        "sources": 26,
-        "notes": ["2 files were not UTF-8 and were read as Windows-1252."],
-        "gates": [
-            {"gate": "near copies across the split", "value": "0", "limit": "0", "passed": True}
-        ],
-    },
-    "adapter": {
-        "base": "tunewright/tiny",
-        "best_step": 84,
-        "best_eval_loss": 3.412,
-        "eval_losses": [
-            [n * 12, 3.4 + 1.7 * math.exp(-n / 2) + 0.01 * (n - 7) ** 2 / 4] for n in range(13)
-        ],
-        "train_losses": [
-            [n * 4, 2.9 + 2.2 * math.exp(-n / 9) + 0.08 * math.sin(n * 2.1)] for n in range(37)
-        ],
-        "steps": 144,
-        "seconds": 93.4,
-        "stopped_early": True,
-    },
-    "evaluation": {
-        "verdict": "improved",
-        "sentence": "The tuned model writes far more like the author: 71 % of the way from the base, "
-        "and it repeats no more of the training text than the author does.",
-        "advice": "It can be published.",
-        "transfer_score": {"score": 71.2, "low": 62.4, "high": 79.0, "reason": None, "words": 4000},
-        "markers": [
-            {
-                "marker": "words a sentence",
-                "base": 9.1,
-                "tuned": 15.7,
-                "author": 17.2,
-                "towards": True,
-            },
-            {"marker": "commas per 1,000 words", "base": 41.0, "tuned": 66.1, "author": 71.9},
-            {"marker": "share of dialogue", "base": 0.02, "tuned": 0.19, "author": 0.24},
-            {"marker": "semicolons per 1,000 words", "base": 1.2, "tuned": 0.8, "author": 6.4},
-            {"marker": "distinct words in 100", "base": 61.0, "tuned": 61.0, "author": 68.3},
-        ],
-        "memorisation": {
-            "longest_words": 9,
-            "limit_words": 25,
-            "longest_text": "and the tide went out as it had every morning",
-            "longest_source": "chunk_07.txt",
-            "copied_share": 0.004,
-            "heldout_copied_share": 0.003,
-        },
-        "perplexity": {"heldout": {"base": {"value": 61.3}, "tuned": {"value": 31.9}}},
-        "gates": [
-            {
-                "gate": "longest copy",
-                "value": "9 words",
-                "limit": "at most 25 words",
-                "passed": True,
-            },
-            {
-                "gate": "perplexity, tuned over base",
-                "value": "0.52",
-                "limit": "at most 1.05",
-                "passed": True,
-            },
-        ],
-    },
-    "merged": {
-        "mean_kl": 2.1e-6,
-        "max_kl": 4.4e-4,
-        "top1_agreement": 0.9989,
-        "tokens": 2048,
-        "gates": [
-            {
-                "gate": "merged equals base with adapter",
-                "value": "KL 2.1e-06",
-                "limit": "KL 1e-03",
-                "passed": True,
-            }
-        ],
-    },
-    "exported": {
-        "files": {
-            "F16": {
-                "file": "voice-F16.gguf",
-                "bytes": 23_400_000,
-                "mean_kl": 3e-6,
-                "max_kl": 8e-4,
-                "top1_agreement": 0.998,
-                "positions": 3000,
-                "texts": 24,
-            },
-            "Q8_0": {
-                "file": "voice-Q8_0.gguf",
-                "bytes": 12_600_000,
-                "mean_kl": 0.0012,
-                "max_kl": 0.041,
-                "top1_agreement": 0.981,
-                "positions": 3000,
-                "texts": 24,
-            },
-        },
-        "served": "Q8_0",
-        "gates": [
-            {
-                "gate": "token ids on hard texts",
-                "value": "214 of 214 equal",
-                "limit": "all",
-                "passed": True,
-            },
-            {
-                "gate": "Q8_0 against merged",
-                "value": "KL 0.0012",
-                "limit": "KL 0.01",
-                "passed": False,
-            },
-        ],
-    },
-    "published": {
-        "agent": "demo",
-        "adapter": "voice",
-        "version": "v20261101-0930",
-        "files": 9,
-        "bytes": 37_000_000,
-        "manifest_sha256": "ab" * 32,
-        "gates": [],
-    },
-}
 TEXT = (
     "The harbour lay flat as slate, and the boats, which had come in before the wind turned, knocked "
     "softly against each other. “You will not go out again,” she said; it was not a question."
@@ -173,6 +42,15 @@ def made(run: Path, kinds: list[Kind], samples: list[dict]) -> dict[Kind, Artifa
     for kind in kinds:
         with writing(run / kind, kind, settings={}, parents={}) as draft:
             draft.facts |= FACTS[kind]
+            if kind == "adapter":
+                rows = [json.dumps({"step": n, "learning_rate": 0.002 / n}) for n in range(1, 9)]
+                (draft.path / "metrics.jsonl").write_text("\n".join(rows))
+                summary = {
+                    "versions": {"torch": "9.9"},
+                    "finished": "2026-11-01",
+                    "bit_exact": False,
+                }
+                (draft.path / "training_summary.json").write_text(json.dumps(summary))
             if kind == "evaluation":
                 lines = "".join(json.dumps(sample) + "\n" for sample in samples)
                 (draft.path / "samples.jsonl").write_text(lines)
@@ -180,11 +58,32 @@ def made(run: Path, kinds: list[Kind], samples: list[dict]) -> dict[Kind, Artifa
     return found
 
 
+def everything(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Kind, Artifact]:
+    """Return artifacts with all that an evaluation and a training can tell."""
+    training = {
+        "machine": {"device": "cpu", "device_name": "x86_64", "threads": 2, "world_size": 1},
+        "tokens_seen": 91_640,
+        "choices": [{"name": "dtype", "value": "float32", "reason": "bfloat16 is not faster"}],
+    }
+    monkeypatch.setitem(FACTS, "evaluation", FACTS["evaluation"] | FULL)
+    monkeypatch.setitem(FACTS, "adapter", FACTS["adapter"] | training)
+    (run / "training").mkdir()
+    progress = [
+        {"step": n, "seconds": 2.0 * n, "time": n, "tokens_per_second": 900.0, "memory_bytes": 15e8}
+        for n in range(1, 5)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in progress)
+    (run / "training" / "progress.jsonl").write_text(lines)
+    copied = {"base": [], "tuned": [[4, 27, 9, "chapter <7>.txt"]]}
+    rows = [sample(n, copied=copied) for n in range(8)]
+    return made(run, list(FACTS), [*rows, sample(8, copied={}, scored=False)])
+
+
 def config_of(run: Path, **options) -> Config:
     return Config(name="voice", output_dir=str(run), prepare=PrepareSection(source="x"), **options)
 
 
-def sample(number: int = 1, **texts: str) -> dict:
+def sample(number: int = 1, **texts: object) -> dict:
     given = {
         "prompt": f"Continue this narrative in the author's style: {number}",
         "base": TEXT[:90],
@@ -250,6 +149,8 @@ def test_every_section_is_there_in_order(full):
         "71 % of the way",
         "It can be published.",
         "target 60 %",
+        "1 of 6 were not:",
+        "5 gates that passed",
         "near copies across the split",
         "merged equals base with adapter",
         "✗ failed",
@@ -265,19 +166,100 @@ def test_every_section_is_there_in_order(full):
         "demo/voice/v20261101-0930",
         "per_device_train_batch_size: 2",
         "Windows-1252",
+        "torch\xa09.9",
+        "resumed in a way that is not exact",
+        "this page made with",
     ],
 )
 def test_the_page_says(full, text):
     assert text in full[1].text
 
 
-def test_six_samples_are_shown_on_three_sides(full):
-    assert full[1].attributes.count(("class", "sample")) == 6
-    assert full[1].attributes.count(("class", "side tuned")) == 6
+def test_samples_are_shown_on_three_sides(full):
+    assert full[1].attributes.count(("class", "sample")) == 9
+    assert full[1].attributes.count(("class", "side tuned")) == 9
+    assert "3 more of 9 answers" in full[1].text
 
 
-def test_nothing_is_loaded_or_run(full):
-    html, page = full
+@pytest.mark.parametrize("text", ["Why", "Underlined", "No answer shown here", "Throughput"])
+def test_what_was_not_measured_is_not_on_the_page(full, text):
+    assert "mark" not in full[1].tags
+    assert text not in full[1].text
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory) -> tuple[str, Page]:
+    run = tmp_path_factory.mktemp("rich")
+    with pytest.MonkeyPatch.context() as patch:
+        return page_of(report(config_of(run), everything(run, patch)))
+
+
+def test_what_was_measured_has_its_section(rich):
+    assert sorted(rich[1].ids) == sorted(SECTIONS + OPTIONAL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The longest copy has 12 words.",
+        "Compared: tunewright/tiny with checkpoint 84.",
+        "55 of 60 prompts were asked, in 1 min 03 s.",
+        "Answer 9, your own prompt: not scored",
+        "14 words from a.txt, in answer 15",
+        "2 more copied passages",
+        "of the base's 1.2 %",
+        "7 copied passages of 8 words and more were found; these are the longest.",
+        "0.00 for the base, 0.69 for the tuned model",
+        "less surprised",
+        "no clear change",
+        "more surprised",
+        "72 to 80",
+        "43 %",
+        "Prompts with balanced weights.",
+        "74 to 92 %",
+        "Answer 12: words 20 to 120: 9; brackets balanced: no",
+        "The judge clearly prefers it to the base.",
+        "step 48",
+        "36 to 44",
+        "57.0 to 61.0",
+        "4 steps",
+        "900 tokens a second",
+        "1.50 GB",
+        "91,640",
+        "x86_64, 2 threads",
+        "bfloat16 is not faster",
+    ],
+)
+def test_the_page_says_what_was_measured(rich, text):
+    assert text in " ".join(rich[1].text.split())
+
+
+def test_a_copy_is_marked_for_the_eye_the_ear_and_on_paper(rich):
+    html, page = rich
+    assert page.attributes.count(("title", "9 words from chapter <7>.txt")) == 8
+    assert page.text.count("9 words from chapter <7>.txt") == 8
+    assert '<span class="heard">copied, note 1: </span>harbour lay flat as sla<sup>1</sup>' in html
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert re.search(r"mark \{[^}]*text-decoration: underline", style)
+
+
+def test_options_are_set_apart(full):
+    assert "For more: <code>train.lora.r</code>." in full[0]
+
+
+def test_what_is_folded_opens_on_paper(rich):
+    assert "details::details-content { content-visibility: visible; }" in rich[0]
+
+
+def test_pictures_of_curves_say_what_is_in_them(rich):
+    alternatives = [value for name, value in rich[1].attributes if name == "alt"]
+    assert len(alternatives) == 2 * 6
+    assert all(alternatives)
+
+
+@pytest.mark.parametrize("made_page", ["full", "rich"])
+def test_nothing_is_loaded_or_run(made_page, request):
+    html, page = request.getfixturevalue(made_page)
     assert "://" not in html
     assert "script" not in page.tags
     assert [
@@ -307,19 +289,28 @@ def test_hostile_text_stays_text(tmp_path, monkeypatch):
         "markers": [{"marker": HOSTILE, "base": HOSTILE, "towards": HOSTILE}],
         "transfer_score": {"score": None, "reason": HOSTILE},
         "gates": [{"gate": HOSTILE, "value": HOSTILE, "limit": HOSTILE, "passed": True}],
+        "reasons": [HOSTILE],
+        "compared": {"base": HOSTILE, "tuned": HOSTILE},
+        "perplexity": {"heldout": {"base": {"value": HOSTILE, "low": HOSTILE, "high": 1}}},
+        "answers": {"tuned": {"words": {"value": HOSTILE, "low": 1}}},
+        "rubrics": [
+            {"name": HOSTILE, "about": HOSTILE, "rules": [{"rule": HOSTILE}], "examples": []}
+        ],
+        "judge": {"model": HOSTILE, "rate": None},
     }
     monkeypatch.setitem(FACTS, "evaluation", evaluation | hostile)
     monkeypatch.setitem(FACTS, "adapter", FACTS["adapter"] | {"best_step": HOSTILE})
     monkeypatch.setitem(FACTS, "dataset", FACTS["dataset"] | {"sources": [HOSTILE]})
     monkeypatch.setitem(FACTS, "exported", {"files": {HOSTILE: {"file": HOSTILE}}})
-    lines = [sample(prompt=HOSTILE, base=HOSTILE, tuned=HOSTILE, author=HOSTILE)]
+    copied = {"base": [[0, 9, 8, HOSTILE]]}
+    lines = [sample(prompt=HOSTILE, base=HOSTILE, tuned=HOSTILE, author=HOSTILE, copied=copied)]
     config = config_of(tmp_path, model={"model_name_or_path": HOSTILE})
     html, page = page_of(report(config, made(tmp_path, list(FACTS), lines)))
     assert "script" not in page.tags
     assert [n for n, _ in page.attributes if n.startswith("on")] == []
-    assert page.tags.count("img") == 2
-    assert page.ids == SECTIONS
-    assert page.text.count(HOSTILE) >= 14
+    assert page.tags.count("img") == 6
+    assert set(page.ids) == {*SECTIONS, "rubrics", "judge"}
+    assert page.text.count(HOSTILE) >= 24
     assert "<script" not in html
 
 
@@ -339,6 +330,24 @@ def test_artifacts_without_facts_are_tolerated(tmp_path, monkeypatch):
         monkeypatch.setitem(FACTS, kind, {})
     _, page = page_of(report(config_of(tmp_path), made(tmp_path, list(FACTS), [])))
     assert page.ids == SECTIONS
+
+
+def test_a_run_without_a_score_and_with_every_gate_failed(tmp_path, monkeypatch):
+    gates = [{"gate": "g", "value": "1", "limit": "0", "passed": False}]
+    score = {"score": None, "reason": "300 words are missing."}
+    changed = {"gates": gates, "transfer_score": score, "verdict": "memorised"}
+    monkeypatch.setitem(FACTS, "evaluation", FACTS["evaluation"] | FULL | changed)
+    _, page = page_of(report(config_of(tmp_path), made(tmp_path, ["evaluation"], [])))
+    assert ("class", "verdict bad") in page.attributes
+    assert "There is no score: 300 words are missing." in page.text
+    assert "1 of 1 were not:" in page.text
+    assert "gates that passed" not in page.text
+
+
+def test_lengths_as_a_list_of_an_older_dataset_are_not_drawn(tmp_path, monkeypatch):
+    monkeypatch.setitem(FACTS, "dataset", FACTS["dataset"] | {"lengths": [100, 120]})
+    _, page = page_of(report(config_of(tmp_path), made(tmp_path, ["dataset"], [])))
+    assert "img" not in page.tags
 
 
 def test_it_depends_on_what_it_shows(tmp_path):

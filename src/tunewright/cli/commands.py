@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import click
 
+from tunewright.cli.comparison import compare
 from tunewright.cli.options import (
     BAD_ROWS,
     JSON,
@@ -178,16 +179,6 @@ def check(
         render.facts(found, as_json=True)
     else:
         render.checked(found, show=show or 0)
-
-
-@cli.command()
-@_target
-def compare(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Compare base and tuned: samples, transfer score, perplexity, memorisation.
-
-    Example: tunewright compare runs/author
-    """
-    _stage("compare", target, overrides, as_json)
 
 
 @cli.command()
@@ -366,5 +357,5 @@ def config_schema() -> None:
     click.echo(schema())
 
 
-for command in (store, init, verify, watch, *COMMANDS):
+for command in (compare, store, init, verify, watch, *COMMANDS):
     cli.add_command(command)

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.artifacts import MAKERS, Artifact, Kind
+from tunewright.cli.evaluation import tables
 from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.progress import progress as progress
 from tunewright.cli.text import visible, visible_json
@@ -47,6 +48,8 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
         _dataset(console, made.facts)
     if made.kind == "plan":
         _plan(console, made.facts)
+    if made.kind == "evaluation":
+        tables(console, made.facts)
     if made.facts.get("gates"):
         _gates(console, [(_stage(made.kind), gate) for gate in made.facts["gates"]])
     for name in ("sentence", "advice"):

@@ -1,24 +1,47 @@
-"""Base against tuned: style, memorisation, perplexity, and a verdict."""
+"""Base against tuned: style, memorisation, degradation, structure, and a verdict."""
+
+from collections.abc import Sequence
 
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
+from tunewright.evaluate.sides import Checkpoint, Endpoints, GgufFile, ModelFolder, Other
 from tunewright.events import SILENT, Listener
+
+__all__ = ["Checkpoint", "Endpoints", "GgufFile", "ModelFolder", "Other", "compare"]
 
 
 def compare(
-    config: Config, dataset: Artifact, adapter: Artifact, *, listener: Listener = SILENT
+    config: Config,
+    dataset: Artifact | None,
+    adapter: Artifact | None,
+    *,
+    other: Other | None = None,
+    checkpoints: Sequence[Checkpoint] = (),
+    listener: Listener = SILENT,
 ) -> Artifact:
     """Return the evaluation of an adapter: what it changed, with intervals, and a verdict in plain words.
 
-    The folder holds `samples.jsonl` (every prompt with the answer of base, tuned and author) and
-    `markers.json`; the facts hold the verdict and every figure behind it. An overfitted or degraded
-    model is written like any other: its gates say so, and publishing refuses it.
+    The folder holds `samples.jsonl` (every prompt with the answer of base, tuned and author, and what is copied)
+    and `markers.json`; the facts hold the verdict and every figure behind it. An overfitted, memorising or
+    degraded model is written like any other: its gates say so, and publishing refuses it.
+
+    Args:
+        config: Of the run.
+        dataset: Held-out rows are asked, and the author's text is compared with; without one only the user's own
+            prompts are asked, and there is no score.
+        adapter: Of the run; only endpoints do without.
+        other: What is compared in place of the adapter; written to `comparisons/`, not to `evaluation/`.
+        checkpoints: Of the adapter's training: each is asked the same, for score and copies over the training.
+        listener: Told how far it is.
 
     Raises:
-        TunewrightError: E_DATA_EMPTY, the dataset has no training or no held-out rows. E_DATA_ROW, a
-            row cannot be read. E_NOTHING_TO_LEARN, no row has a token to score within
-            `train.max_length`. E_MODEL, the base or the adapter cannot be loaded.
+        TunewrightError: E_DATA_EMPTY, the dataset has no training or no held-out rows, or there is nothing to
+            ask. E_DATA_ROW, a row cannot be read. E_NOTHING_TO_LEARN, no row has a token to score within
+            `train.max_length`. E_MODEL, E_ARTIFACT_INVALID, E_ENDPOINT, a side cannot be used. E_TIME, there was
+            no time to answer.
     """
     from tunewright.evaluate._compare import evaluate
 
-    return evaluate(config, dataset, adapter, listener)
+    return evaluate(
+        config, dataset, adapter, other=other, checkpoints=checkpoints, listener=listener
+    )

@@ -1,14 +1,20 @@
-"""Figures and limits to one of four words, and what to do about it."""
+"""Figures and limits to a verdict in one word, the reasons for it, and what to try."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
+from tunewright.evaluate.habits import Habits
+from tunewright.evaluate.intervals import Estimate
 from tunewright.evaluate.perplexity import Perplexity
 
-Word = Literal["improved", "overfitted", "nothing learned", "degraded"]
+Word = Literal["improved", "overfitted", "memorised", "degraded", "nothing learned", "undecided"]
 MIN_CLEAR_SCORE = 10.0
+"""Percent: an interval of the score that ends below is as good as nothing."""
+MAX_CLEAR_RATIO = 0.95
+"""Perplexity of tuned over base: an interval that ends below shows by itself that something was learned."""
 MIN_DISTINCT_SHARE = 0.75
+MIN_DIFFERENT_SHARE = 0.5
 
 
 class Gate(TypedDict):
@@ -28,6 +34,44 @@ class Limits:
     max_copied_words: int
     max_copied_share: float
     max_perplexity_ratio: float
+    max_neutral_ratio: float
+    fail_under: float | None = None
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was measured of copies of training text.
+
+    Attributes:
+        words: Longest verbatim run in the tuned answers.
+        heldout_words: The same in held-out text: what template and language share anyway.
+        share: Share of the tuned answers' 8-grams that the training text has.
+        heldout_share: The same for held-out text.
+    """
+
+    words: int
+    heldout_words: int
+    share: float
+    heldout_share: float
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """How many answers pass a rubric.
+
+    Attributes:
+        name: Of the rubric.
+        tuned: Share of the tuned answers.
+        author: Share of the author's answers; None without any.
+        difference: Tuned less base.
+        min_share: Share that is asked for; None: only no loss.
+    """
+
+    name: str
+    tuned: Estimate
+    author: float | None
+    difference: Estimate
+    min_share: float | None
 
 
 @dataclass(frozen=True)
@@ -36,23 +80,31 @@ class Figures:
 
     Attributes:
         score: Transfer score with the ends of its interval; None if there is none.
-        copied_words: Longest verbatim run of training text in the tuned answers.
-        heldout_copied_words: The same in held-out text: what template and language share anyway.
-        copied_share: Share of the tuned answers' 8-grams that the training text has.
-        heldout_copied_share: The same for held-out text.
-        heldout: Perplexities on held-out rows.
-        training: Perplexities on training rows.
-        distinct: Share of distinct word 3-grams within an answer: base, tuned, author.
+        score_reason: Why there is none.
+        copied: Copies of training text; None without a dataset.
+        heldout: Perplexities on held-out rows; None where the models are not here.
+        training: Perplexities on training rows; likewise.
+        neutral: Perplexities on the bundled neutral text; likewise.
+        base: How the base answers.
+        tuned: How the tuned model answers.
+        author_distinct: Share of distinct word 3-grams in passages of the author; None without any.
+        author_different: Different answers of the author over different questions; likewise.
+        author_ended: Share of the author's answers that are shorter than answers may be; likewise.
+        rubrics: Of structured answers.
     """
 
     score: tuple[float, float, float] | None
-    copied_words: int
-    heldout_copied_words: int
-    copied_share: float
-    heldout_copied_share: float
-    heldout: Perplexity
-    training: Perplexity
-    distinct: tuple[float, float, float]
+    score_reason: str
+    copied: Copied | None
+    heldout: Perplexity | None
+    training: Perplexity | None
+    neutral: Perplexity | None
+    base: Habits
+    tuned: Habits
+    author_distinct: float | None
+    author_different: float | None
+    author_ended: float | None
+    rubrics: tuple[Rubric, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,140 +112,265 @@ class Verdict:
     """The outcome.
 
     Attributes:
-        word: One of four.
-        sentence: Why, with the figures.
+        word: One of six.
+        reasons: Why, with the figures: sentences.
         advice: What to try.
         gates: What was tested.
     """
 
     word: Word
-    sentence: str
+    reasons: tuple[str, ...]
     advice: str
     gates: tuple[Gate, ...]
 
+    @property
+    def sentence(self) -> str:
+        """What the word means, and why."""
+        return " ".join((_MEANING[self.word], *self.reasons))
+
 
 def judge(figures: Figures, limits: Limits) -> Verdict:
-    """Return the verdict: overfitted before degraded before nothing learned before improved."""
-    copies = (_longest_copy(figures, limits), _copied_share(figures, limits))
-    rise = _held_out_rise(figures)
-    damage = (_perplexity_ratio(figures, limits), _repetition(figures))
-    gates = (*copies, rise, *damage)
-    word: Word
-    if not all(gate["passed"] for gate in (*copies, rise)):
-        word, advice = "overfitted", _OVERFITTED
-    elif not all(gate["passed"] for gate in damage):
-        word, advice = "degraded", _DEGRADED
-    elif _nothing_learned(figures):
-        word, advice = "nothing learned", _NOTHING_LEARNED
-    else:
-        word, advice = "improved", _improved_advice(figures, limits)
-    reason = _failed(gates) if word in ("overfitted", "degraded") else _gain(figures, limits)
-    return Verdict(word, f"{_MEANING[word]} {reason}", advice, gates)
+    """Return the verdict; of several faults the first in the order of `Word` names it, all are reasons."""
+    rise, copies = _held_out_rise(figures), _copies(figures, limits)
+    damage = _damage(figures, limits)
+    gates = (*copies, *rise, *damage, *_fail_under(figures, limits))
+    word = _word(figures, rise, copies, damage)
+    failed = tuple(_told(gate) for gate in gates if not gate["passed"])
+    reasons = (*failed, *_gains(figures, limits))
+    return Verdict(word, reasons, _advice(word, figures, limits), gates)
+
+
+def _word(
+    figures: Figures, rise: Sequence[Gate], copies: Sequence[Gate], damage: Sequence[Gate]
+) -> Word:
+    """Return the verdict.
+
+    A held-out loss that rises while the training loss falls comes with copies and with every other damage, and
+    names their cause: so it comes first.
+    """
+    faults: tuple[tuple[Word, Sequence[Gate]], ...] = (
+        ("overfitted", rise),
+        ("memorised", copies),
+        ("degraded", damage),
+    )
+    for word, gates in faults:
+        if not all(gate["passed"] for gate in gates):
+            return word
+    if _learned(figures):
+        return "improved"
+    return "undecided" if figures.score is None and not figures.heldout else "nothing learned"
 
 
 _MEANING: dict[Word, str] = {
-    "overfitted": "The model has learned the training text by heart.",
+    "overfitted": "The model has been trained too long on too little: it became better on the training text and "
+    "worse on unseen text.",
+    "memorised": "The model repeats the training text word for word.",
     "degraded": "The model has become worse.",
     "nothing learned": "The comparison does not prove that the model has learned anything.",
+    "undecided": "There is not enough to tell whether the model has learned anything.",
     "improved": "The model has learned from the text and has not memorised it.",
 }
-_OVERFITTED = (
-    "Train for fewer epochs (`train.num_train_epochs`), keep early stopping on, lower "
-    "`train.learning_rate` or `train.lora.r`, or add text."
-)
-_DEGRADED = (
-    "Lower `train.learning_rate`, and look at the training data: broken or mixed rows teach the "
-    "model to write broken text."
-)
-_NOTHING_LEARNED = (
-    "Train for more epochs or raise `train.learning_rate` or `train.lora.r`; if the figures point the "
-    "right way, raise `compare.num_prompts` for a narrower interval."
-)
+_ADVICE: dict[Word, str] = {
+    "overfitted": "Train for fewer epochs (`train.num_train_epochs`), keep early stopping on, lower "
+    "`train.learning_rate` or `train.lora.r`, or add text.",
+    "memorised": "Train for fewer epochs (`train.num_train_epochs`), lower `train.lora.r`, take out rows that are "
+    "there several times, or add text.",
+    "degraded": "Lower `train.learning_rate`, and look at the training data: broken or mixed rows teach the model "
+    "to write broken text.",
+    "nothing learned": "Train for more epochs or raise `train.learning_rate` or `train.lora.r`; if the figures "
+    "point the right way, raise `compare.num_prompts` for a narrower interval.",
+    "undecided": "Compare on a run, whose dataset has the author's text; or raise `compare.num_prompts` and "
+    "`compare.max_new_tokens`.",
+    "improved": "Go on: merge, export, publish.",
+}
 
 
-def _longest_copy(figures: Figures, limits: Limits) -> Gate:
-    limit = max(limits.max_copied_words, figures.heldout_copied_words)
-    return Gate(
-        gate="longest verbatim copy of training text",
-        value=f"{figures.copied_words} words",
-        limit=f"at most {limit} words",
-        passed=figures.copied_words <= limit,
+def _copies(figures: Figures, limits: Limits) -> list[Gate]:
+    found = figures.copied
+    if found is None:
+        return []
+    words = max(limits.max_copied_words, found.heldout_words)
+    share = found.heldout_share + limits.max_copied_share
+    return [
+        Gate(
+            gate="longest verbatim copy of training text",
+            value=f"{found.words} words",
+            limit=f"at most {words} words",
+            passed=found.words <= words,
+        ),
+        Gate(
+            gate="word 8-grams of the answers found in training text",
+            value=f"{found.share:.1%}",
+            limit=f"at most {share:.1%}, of which held-out text has {found.heldout_share:.1%}",
+            passed=found.share <= share,
+        ),
+    ]
+
+
+def _held_out_rise(figures: Figures) -> list[Gate]:
+    heldout, training = figures.heldout, figures.training
+    if heldout is None or training is None:
+        return []
+    return [
+        Gate(
+            gate="held-out loss while the training loss fell",
+            value=f"{heldout.base_loss:.3f} to {heldout.tuned_loss:.3f}; training "
+            f"{training.base_loss:.3f} to {training.tuned_loss:.3f}",
+            limit="does not clearly rise (95 % intervals)",
+            passed=not (heldout.ratio.low > 1 and training.ratio.high < 1),
+        )
+    ]
+
+
+def _damage(figures: Figures, limits: Limits) -> list[Gate]:
+    texts = (
+        ("held-out perplexity, tuned over base", figures.heldout, limits.max_perplexity_ratio),
+        ("perplexity on neutral text, tuned over base", figures.neutral, limits.max_neutral_ratio),
     )
-
-
-def _copied_share(figures: Figures, limits: Limits) -> Gate:
-    limit = figures.heldout_copied_share + limits.max_copied_share
-    return Gate(
-        gate="word 8-grams of the answers found in training text",
-        value=f"{figures.copied_share:.1%}",
-        limit=f"at most {limit:.1%}, of which held-out text has {figures.heldout_copied_share:.1%}",
-        passed=figures.copied_share <= limit,
-    )
-
-
-def _held_out_rise(figures: Figures) -> Gate:
-    heldout, training = figures.heldout.ratio, figures.training.ratio
-    return Gate(
-        gate="held-out loss while the training loss fell",
-        value=f"{figures.heldout.base_loss:.3f} to {figures.heldout.tuned_loss:.3f}; training "
-        f"{figures.training.base_loss:.3f} to {figures.training.tuned_loss:.3f}",
-        limit="does not clearly rise (95 % intervals)",
-        passed=not (heldout.low > 1 and training.high < 1),
-    )
-
-
-def _perplexity_ratio(figures: Figures, limits: Limits) -> Gate:
-    return Gate(
-        gate="held-out perplexity, tuned over base",
-        value=f"{figures.heldout.ratio.value:.3f}",
-        limit=f"at most {limits.max_perplexity_ratio:g}",
-        passed=figures.heldout.ratio.value <= limits.max_perplexity_ratio,
-    )
+    return [
+        *(
+            Gate(
+                gate=name,
+                value=f"{found.ratio.value:.3f}",
+                limit=f"at most {limit:g}",
+                passed=found.ratio.value <= limit,
+            )
+            for name, found, limit in texts
+            if found
+        ),
+        _repetition(figures),
+        _sameness(figures),
+        _ends(figures),
+        *(_structure(rubric) for rubric in figures.rubrics),
+    ]
 
 
 def _repetition(figures: Figures) -> Gate:
-    base, tuned, author = figures.distinct
-    limit = min(base, MIN_DISTINCT_SHARE * author)
+    base, tuned = figures.base.distinct_3.value, figures.tuned.distinct_3.value
+    limit, of = min(base, 1.0) * MIN_DISTINCT_SHARE, f"{MIN_DISTINCT_SHARE:.0%} of the base's"
+    if figures.author_distinct is not None:
+        limit = min(base, MIN_DISTINCT_SHARE * figures.author_distinct)
+        of = f"the lower of base and {MIN_DISTINCT_SHARE:.0%} of the author's"
     return Gate(
         gate="distinct word 3-grams in an answer",
         value=f"{tuned:.0%}",
-        limit=f"at least {limit:.0%}, the lower of base and {MIN_DISTINCT_SHARE:.0%} of the author's",
+        limit=f"at least {limit:.0%}, {of}",
         passed=tuned >= limit,
     )
 
 
-def _nothing_learned(figures: Figures) -> bool:
-    if figures.score is None:
-        return figures.heldout.ratio.high >= 1
-    _score, low, high = figures.score
-    return low <= 0 or high < MIN_CLEAR_SCORE
+def _sameness(figures: Figures) -> Gate:
+    """Return whether different questions still get different answers."""
+    base, author = figures.base.different_answers, figures.author_different
+    limit = MIN_DIFFERENT_SHARE * (base if author is None else min(base, author))
+    of = "the base's" if author is None else "what base and author have"
+    return Gate(
+        gate="different answers",
+        value=f"{figures.tuned.different_answers:.0%}",
+        limit=f"at least {limit:.0%}, half of {of}",
+        passed=figures.tuned.different_answers >= limit,
+    )
 
 
-def _improved_advice(figures: Figures, limits: Limits) -> str:
-    if figures.score is not None and figures.score[0] < limits.target_score:
+def _ends(figures: Figures) -> Gate:
+    """Return whether answers still end: clearly fewer than the base's and the author's is a fault.
+
+    An author whose texts are longer than answers may be does not end his either.
+    """
+    tuned, base = figures.tuned.ended, figures.base.ended.value
+    limit = base if figures.author_ended is None else min(base, figures.author_ended)
+    return Gate(
+        gate="answers that end by themselves",
+        value=f"{tuned.value:.0%} ({tuned.low:.0%} to {tuned.high:.0%})",
+        limit=f"not clearly under {limit:.0%}",
+        passed=tuned.high >= limit,
+    )
+
+
+def _structure(rubric: Rubric) -> Gate:
+    """Return whether structure is kept: to be clearly under base and author is a fault.
+
+    Where the author's own answers do not pass, a model that does as he does is none.
+    """
+    found, least = rubric.tuned, rubric.min_share
+    as_base = rubric.difference.high >= 0
+    as_author = rubric.author is not None and found.high >= rubric.author
+    limit = "not clearly fewer than of base and author"
+    return Gate(
+        gate=f"answers that pass '{rubric.name}'",
+        value=f"{found.value:.0%} ({found.low:.0%} to {found.high:.0%})",
+        limit=limit if least is None else f"at least {least:.0%}, {limit}",
+        passed=(as_base or as_author) and (least is None or found.value >= least),
+    )
+
+
+def _fail_under(figures: Figures, limits: Limits) -> list[Gate]:
+    if limits.fail_under is None:
+        return []
+    score = figures.score
+    return [
+        Gate(
+            gate="transfer score",
+            value="none" if score is None else f"{score[0]:.0f} %",
+            limit=f"at least {limits.fail_under:g} %",
+            passed=score is not None and score[0] >= limits.fail_under,
+        )
+    ]
+
+
+def _learned(figures: Figures) -> bool:
+    """Return whether one of score, held-out perplexity and rubrics clearly shows that something was learned."""
+    if figures.score is not None:
+        _score, low, high = figures.score
+        if low > 0 and high >= MIN_CLEAR_SCORE:
+            return True
+    elif figures.heldout and figures.heldout.ratio.high < 1:
+        return True
+    if figures.heldout and figures.heldout.ratio.high < MAX_CLEAR_RATIO:
+        return True
+    return any(rubric.difference.low > 0 for rubric in figures.rubrics)
+
+
+def _advice(word: Word, figures: Figures, limits: Limits) -> str:
+    under = figures.score is None or figures.score[0] < limits.target_score
+    if word == "improved" and figures.score is not None and under:
         return "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
-    return "Go on: merge, export, publish."
+    return _ADVICE[word]
 
 
-def _failed(gates: Sequence[Gate]) -> str:
-    return " ".join(
-        f"{gate['gate'].capitalize()}: {gate['value']} ({gate['limit']})."
-        for gate in gates
-        if not gate["passed"]
-    )
+def _told(gate: Gate) -> str:
+    return f"{gate['gate'][:1].upper()}{gate['gate'][1:]}: {gate['value']} ({gate['limit']})."
 
 
-def _gain(figures: Figures, limits: Limits) -> str:
-    ratio = figures.heldout.ratio
-    text = (
-        f"Perplexity on held-out text went from {figures.heldout.base.value:.2f} to "
-        f"{figures.heldout.tuned.value:.2f} (ratio {ratio.value:.3f}, {ratio.low:.3f} to {ratio.high:.3f})"
-    )
+def _gains(figures: Figures, limits: Limits) -> list[str]:
+    """Return what score and perplexity say, in sentences."""
+    reasons: list[str] = []
+    if figures.heldout:
+        ratio = figures.heldout.ratio
+        reasons.append(
+            f"Perplexity on held-out text went from {figures.heldout.base.value:.2f} to "
+            f"{figures.heldout.tuned.value:.2f} (ratio {ratio.value:.3f}, {ratio.low:.3f} to {ratio.high:.3f})."
+        )
     if figures.score is None:
-        return f"{text}; there is no transfer score."
+        reasons.append(f"There is no transfer score. {figures.score_reason}".strip())
+        return reasons
     score, low, high = figures.score
     side = "under" if score < limits.target_score else "at or over"
-    return (
-        f"{text}; the transfer score is {score:.0f} % ({low:.0f} to {high:.0f}), {side} the target of "
+    reasons.append(
+        f"The transfer score is {score:.0f} % ({low:.0f} to {high:.0f}), {side} the target of "
         f"{limits.target_score:.0f} %."
     )
+    if low <= 0:
+        reasons.append("Its interval reaches 0: a likeness to the author is not proven.")
+    return reasons
+
+
+def facts(verdict: Verdict) -> dict[str, Any]:
+    """Return it as JSON values."""
+    return {
+        "verdict": verdict.word,
+        "sentence": verdict.sentence,
+        "reasons": list(verdict.reasons),
+        "advice": verdict.advice,
+        "gates": list(verdict.gates),
+    }

@@ -1,7 +1,7 @@
 """Answers from a model: batched, sampled with fixed seeds."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,27 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.models.chat import Message, Vocabulary, encode
-
-EMPTY_THOUGHT = "<think>\n\n</think>\n\n"
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How answers are sampled.
-
-    Attributes:
-        max_new_tokens: Tokens of an answer at most.
-        temperature: Divides the logits.
-        top_p: Probability mass sampled from.
-        batch_size: Answers generated at once.
-        seed: The batch that starts at row i is sampled with seed + i.
-    """
-
-    max_new_tokens: int
-    temperature: float
-    top_p: float
-    batch_size: int
-    seed: int
+from tunewright.models.sampling import EMPTY_THOUGHT, Answer, Sampling, TimeUpError
 
 
 def generate(
@@ -39,39 +19,47 @@ def generate(
     prompts: Sequence[Sequence[Message]],
     *,
     sampling: Sampling,
-    advanced: Callable[[int], None],
-) -> list[str]:
-    """Return one answer a prompt, in order."""
+    seed: int,
+    max_seconds: float,
+) -> list[Answer]:
+    """Return one answer a prompt, in order, all sampled at once.
+
+    Raises:
+        TimeUpError: `max_seconds` did not suffice.
+    """
     pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
-    answers: list[str] = []
-    for start in range(0, len(prompts), sampling.batch_size):
-        rows = [
-            encode(messages, vocabulary, add_generation_prompt=True).input_ids
-            for messages in prompts[start : start + sampling.batch_size]
-        ]
-        width = max(map(len, rows))
-        inputs: dict[str, Any] = {
-            "input_ids": torch.tensor([[pad] * (width - len(r)) + r for r in rows]).to(
-                model.device
-            ),
-            "attention_mask": torch.tensor(
-                [[0] * (width - len(r)) + [1] * len(r) for r in rows]
-            ).to(model.device),
-        }
-        torch.manual_seed(sampling.seed + start)
-        with torch.inference_mode():
-            out_BT = model.generate(  # pyright: ignore[reportCallIssue]
-                **inputs,
-                do_sample=True,
-                max_new_tokens=sampling.max_new_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=0,
-                pad_token_id=pad,
-                eos_token_id=sorted(vocabulary.ends),
-            )
-        texts = tokenizer.batch_decode(out_BT[:, width:], skip_special_tokens=True)
-        # Qwen3's template puts an empty thought before an answer; a model trained on it writes it, too.
-        answers += [text.removeprefix(EMPTY_THOUGHT) for text in texts]
-        advanced(len(answers))
-    return answers
+    rows = [
+        encode(messages, vocabulary, add_generation_prompt=True).input_ids for messages in prompts
+    ]
+    width = max(map(len, rows))
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([[pad] * (width - len(r)) + r for r in rows]).to(model.device),
+        "attention_mask": torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows]).to(
+            model.device
+        ),
+    }
+    torch.manual_seed(seed)
+    until = time.monotonic() + max_seconds
+    with torch.inference_mode():
+        out_BT = model.generate(  # pyright: ignore[reportCallIssue]
+            **inputs,
+            do_sample=True,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=0,
+            pad_token_id=pad,
+            eos_token_id=sorted(vocabulary.ends),
+            max_time=max_seconds,
+        )
+    if time.monotonic() > until:
+        raise TimeUpError
+    return [_answer(ids, tokenizer, vocabulary.ends) for ids in out_BT[:, width:].tolist()]
+
+
+def _answer(ids: list[int], tokenizer: PreTrainedTokenizerFast, ends: frozenset[int]) -> Answer:
+    """Return what was sampled up to the first end."""
+    end = next((at for at, token in enumerate(ids) if token in ends), None)
+    own = ids if end is None else ids[: end + 1]
+    text = str(tokenizer.decode(own, skip_special_tokens=True))
+    return Answer(text.removeprefix(EMPTY_THOUGHT), len(own), end is not None)

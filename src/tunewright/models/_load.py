@@ -17,6 +17,7 @@ from transformers import (
     AddedToken,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -271,7 +272,19 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
     return model.eval()
 
 
-def load_tuned(base: Path, adapter: Path, dtype: str = "float32") -> PeftModel:
+def in_4_bits(
+    quant_type: str, *, compute_dtype: str, double_quantisation: bool
+) -> BitsAndBytesConfig:
+    """Return how bitsandbytes stores the linears of a model's layers in 4 bits."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quant_type,
+        bnb_4bit_use_double_quant=double_quantisation,
+        bnb_4bit_compute_dtype=DTYPES[compute_dtype],
+    )
+
+
+def load_tuned(base: Path, adapter: Path, dtype: str = "float32", **options: Any) -> PeftModel:
     """Return the base with the adapter on it; `with model.disable_adapter()` gives the base.
 
     The embedding grows where the adapter was trained with more tokens than the base has rows for.
@@ -281,7 +294,7 @@ def load_tuned(base: Path, adapter: Path, dtype: str = "float32") -> PeftModel:
             `check_adapter`.
     """
     try:
-        model = load_model(base, dtype)
+        model = load_model(base, dtype, **options)
         check_adapter(adapter, shapes_in(model))
         grow(model, rows_needed(adapter))
         return PeftModel.from_pretrained(model, adapter).eval()

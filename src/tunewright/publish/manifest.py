@@ -14,7 +14,7 @@ from tunewright.machine import library_versions
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-BAD_VERDICTS = ("overfitted", "degraded", None)
+BAD_VERDICTS = ("overfitted", "memorised", "degraded", None)
 _KEYS = {"agent", "adapter", "version", "created", "base", "verdict", "files"}
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "adapter": ("best_step", "best_eval_loss", "steps", "seconds", "stopped_early"),

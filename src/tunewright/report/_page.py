@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined
+from jinja2 import ChainableUndefined, FunctionLoader
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunewright.artifacts import Artifact, Kind, load_artifact, writing
@@ -16,9 +17,12 @@ from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.events import Listener
 from tunewright.machine import library_versions
-from tunewright.report import _plots, view
+from tunewright.report import _plots, numbers, view
+from tunewright.report.course import Course, read_course
+from tunewright.report.samples import read_samples
 
 PAGE = "report.html"
+PROGRESS = "training/progress.jsonl"
 
 
 def write_report(
@@ -43,19 +47,32 @@ def write_report(
 def render(config: Config, artifacts: Mapping[Kind, Artifact]) -> str:
     """Return the page's HTML."""
     environment = ImmutableSandboxedEnvironment(
-        autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_asset),
     )
-    environment.filters |= {"num": view.num, "percent": view.percent}
-    template = environment.from_string(_asset("report.html.jinja"))
-    return template.render(_context(config, artifacts))
+    for show in (
+        numbers.num,
+        numbers.percent,
+        numbers.size,
+        numbers.clock,
+        numbers.ends,
+        numbers.above,
+    ):
+        environment.filters[show.__name__] = show
+    return environment.get_template("report.html.jinja").render(_context(config, artifacts))
 
 
 def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, Any]:
-    facts = {kind: artifact.facts for kind, artifact in artifacts.items()}
+    facts: dict[Kind, Mapping[str, Any]] = {
+        kind: artifact.facts for kind, artifact in artifacts.items()
+    }
     evaluation: Mapping[str, Any] = facts.get("evaluation", {})
     training: Mapping[str, Any] = facts.get("adapter", {})
+    course = read_course(artifacts.get("adapter"), Path(config.run_dir) / PROGRESS)
     css = _asset("report.css")
-    lengths: Mapping[str, Any] = facts.get("dataset", {}).get("lengths") or {}
     return {
         "css": css,
         "css_hash": base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
@@ -63,21 +80,51 @@ def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, An
         "config_yaml": dump_config(config),
         "artifacts": artifacts,
         "facts": facts,
+        "evaluation": evaluation,
+        "training": training,
+        "dataset": facts.get("dataset", {}),
         "stages": view.stages(artifacts),
         "gates": view.gates(artifacts),
+        "headline": view.headline(evaluation),
         "tone": view.tone(evaluation.get("verdict")),
         "scale": view.scale(evaluation.get("transfer_score"), config.compare.target_score),
         "markers": view.markers(evaluation.get("markers") or []),
-        "samples": view.read_samples(artifacts.get("evaluation")),
-        "loss": _plots.loss_curve(
-            training.get("train_losses") or [],
-            training.get("eval_losses") or [],
-            training.get("best_step"),
-        ),
-        "lengths": _plots.length_histogram(lengths.get("edges", ()), lengths.get("counts", ())),
+        "samples": read_samples(artifacts.get("evaluation")),
+        "course": course,
+        "plots": _drawn(facts, course),
         "commands": view.commands(config, artifacts),
         "libraries": library_versions(),
+        "summary": _summary(artifacts.get("adapter")),
     }
+
+
+def _drawn(
+    facts: Mapping[Kind, Mapping[str, Any]], course: Course
+) -> dict[str, _plots.Plot | None]:
+    training: Mapping[str, Any] = facts.get("adapter", {})
+    lengths: Any = facts.get("dataset", {}).get("lengths")
+    bins: Mapping[str, Any] = lengths if isinstance(lengths, dict) else {}
+    best = training.get("best_step")
+    return {
+        "loss": _plots.loss_curve(
+            training.get("train_losses") or [], training.get("eval_losses") or [], best
+        ),
+        "learning_rate": _plots.small_curve(course.learning_rates, "learning rate", best),
+        "speed": _plots.small_curve(course.speeds, "tokens a second"),
+        "memory": _plots.small_curve([(step, used / 1e9) for step, used in course.memory], "GB"),
+        "checkpoints": _plots.checkpoint_curves(
+            facts.get("evaluation", {}).get("checkpoints") or [], best
+        ),
+        "lengths": _plots.length_histogram(bins.get("edges", ()), bins.get("counts", ())),
+    }
+
+
+def _summary(adapter: Artifact | None) -> dict[str, Any]:
+    """Return what training wrote about itself; empty if it wrote nothing."""
+    file = adapter.path / "training_summary.json" if adapter else None
+    if file is None or not file.is_file():
+        return {}
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _asset(name: str) -> str:

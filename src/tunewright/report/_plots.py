@@ -2,8 +2,7 @@
 
 import base64
 import io
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tunewright.report.numbers import as_number
+
 Points = Sequence[tuple[float, float]]
-_SIZE_INCHES = (4.7, 2.5)
+_WIDE_INCHES = (4.7, 2.5)
+_SMALL_INCHES = (3.3, 2.0)
+_TALL_INCHES = (4.7, 3.6)
 _FONT = "DejaVu Sans"
 
 
@@ -52,7 +55,8 @@ def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plo
     if not train and not evaluated:
         return None
 
-    def draw(axes: Axes, theme: Theme) -> None:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = _axes(figure.add_subplot(), "loss")
         if train:
             axes.plot(*zip(*train, strict=True), color=theme.quiet, linewidth=1.3)
         if evaluated:
@@ -65,23 +69,56 @@ def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plo
             )
         best = next((y for x, y in evaluated if x == best_step), None)
         if best is not None and best_step is not None:
-            axes.axvline(best_step, color=theme.mark, linewidth=1, linestyle=(0, (4, 3)))
             axes.plot([best_step], [best], "o", color=theme.mark, markersize=8)
-            axes.annotate(
-                f"best: {best:.3f} at step {best_step:g}",
-                (best_step, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, 5),
-                textcoords="offset points",
-                ha="center",
-                color=theme.mark,
-            )
+            _mark_best(axes, best_step, theme, f"best: {best:.3f} at step {best_step:g}")
         _label_ends(axes, [(train, "training", theme.ink), (evaluated, "eval", theme.strong)])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-        axes.set_xlabel("step")
-        axes.set_ylabel("loss")
 
-    return _twice(draw)
+    return _twice(draw, _WIDE_INCHES)
+
+
+def small_curve(points: Points, label: str, best_step: float | None = None) -> Plot | None:
+    """Return one figure over the steps, in a third of the page's width; None without a point."""
+    found = _finite(points)
+    if not found:
+        return None
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = _axes(figure.add_subplot(), label, ticks=4)
+        axes.plot(*zip(*found, strict=True), color=theme.strong, linewidth=1.8)
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.1)
+        if best_step is not None and as_number(best_step) is not None:
+            _mark_best(axes, best_step, theme, "best")
+
+    return _twice(draw, _SMALL_INCHES)
+
+
+def checkpoint_curves(
+    checkpoints: Sequence[Mapping[str, Any]], best_step: float | None
+) -> Plot | None:
+    """Return score and longest copy of each checkpoint, one above the other; None without one."""
+    scores = _scores(checkpoints)
+    copies = _finite([(point["step"], point["longest_words"]) for point in checkpoints])
+    if not copies:
+        return None
+
+    def draw(figure: Figure, theme: Theme) -> None:
+        panels: list[Axes] = list(
+            figure.subplots(2, 1, sharex=True, height_ratios=(2, 1), squeeze=False).flat
+        )
+        above = _axes(panels[0], "transfer score, %")
+        steps, values, lows, highs = zip(*scores, strict=True) if scores else ((), (), (), ())
+        above.fill_between(steps, lows, highs, color=theme.strong, alpha=0.22, linewidth=0)
+        above.plot(steps, values, color=theme.strong, linewidth=2.2, marker="o", markersize=4)
+        below = _axes(panels[1], "words copied", ticks=3)
+        below.plot(*zip(*copies, strict=True), color=theme.quiet, linewidth=1.8, marker="o")
+        below.set_ylim(bottom=0)
+        above.set_xlabel("")
+        if best_step is not None and as_number(best_step) is not None:
+            _mark_best(above, best_step, theme, f"best eval loss: step {best_step:g}")
+            _mark_best(below, best_step, theme, "")
+
+    return _twice(draw, _TALL_INCHES)
 
 
 def length_histogram(edges: Sequence[float], counts: Sequence[int]) -> Plot | None:
@@ -89,21 +126,64 @@ def length_histogram(edges: Sequence[float], counts: Sequence[int]) -> Plot | No
     if not counts:
         return None
 
-    def draw(axes: Axes, theme: Theme) -> None:
+    def draw(figure: Figure, theme: Theme) -> None:
+        axes = figure.add_subplot()
         axes.hist(edges[:-1], bins=list(edges), weights=counts, color=theme.strong, rwidth=0.88)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_xlabel("tokens")
         axes.set_ylabel("rows")
 
-    return _twice(draw)
+    return _twice(draw, _WIDE_INCHES)
 
 
-def _twice(draw: Callable[[Axes, Theme], None]) -> Plot:
-    light, dark = (_picture(draw, theme) for theme in (LIGHT, DARK))
+def _axes(axes: Axes, label: str, *, ticks: int = 7) -> Axes:
+    """Return the axes as those of a figure over steps."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=ticks))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=ticks))
+    axes.set_xlabel("step")
+    axes.set_ylabel(label)
+    return axes
+
+
+def _mark_best(axes: Axes, step: float, theme: Theme, text: str) -> None:
+    """Draw a line at the best step, and name it above, towards the side that has room."""
+    axes.axvline(step, color=theme.mark, linewidth=1, linestyle=(0, (4, 3)))
+    low, high = axes.get_xlim()
+    place = (step - low) / (high - low)
+    axes.annotate(
+        text,
+        (step, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 5),
+        textcoords="offset points",
+        ha="left" if place < 0.25 else "right" if place > 0.75 else "center",
+        color=theme.mark,
+    )
+
+
+def _scores(checkpoints: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float, float]]:
+    """Return step, score and interval of the checkpoints that have a score."""
+    found: list[tuple[float, float, float, float]] = []
+    for point in checkpoints:
+        score: Mapping[str, Any] = point.get("score") or {}
+        values = [
+            as_number(value)
+            for value in (point["step"], *(score.get(key) for key in ("score", "low", "high")))
+        ]
+        step, at, low, high = values
+        if step is not None and at is not None and low is not None and high is not None:
+            found.append((step, at, low, high))
+    return found
+
+
+def _twice(draw: Callable[[Figure, Theme], None], inches: tuple[float, float]) -> Plot:
+    light, dark = (_picture(draw, theme, inches) for theme in (LIGHT, DARK))
     return Plot(light, dark)
 
 
-def _picture(draw: Callable[[Axes, Theme], None], theme: Theme) -> str:
+def _picture(
+    draw: Callable[[Figure, Theme], None], theme: Theme, inches: tuple[float, float]
+) -> str:
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "tunewright",
@@ -113,6 +193,7 @@ def _picture(draw: Callable[[Axes, Theme], None], theme: Theme) -> str:
         "text.color": theme.ink,
         "axes.labelcolor": theme.ink,
         "axes.edgecolor": theme.line,
+        "axes.facecolor": "none",
         "axes.grid": True,
         "axes.grid.axis": "y",
         "axes.axisbelow": True,
@@ -125,11 +206,9 @@ def _picture(draw: Callable[[Axes, Theme], None], theme: Theme) -> str:
         "ytick.left": False,
     }
     with rc_context(style):
-        figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
+        figure = Figure(figsize=inches, layout="constrained")
         figure.patch.set_alpha(0)
-        axes = figure.add_subplot()
-        axes.patch.set_alpha(0)
-        draw(axes, theme)
+        draw(figure, theme)
         target = io.StringIO()
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
     svg = target.getvalue().replace(f"'{_FONT}'", "system-ui")
@@ -149,4 +228,4 @@ def _label_ends(axes: Axes, lines: Sequence[tuple[Points, str, str]]) -> None:
 
 
 def _finite(points: Points) -> list[tuple[float, float]]:
-    return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    return [(x, y) for x, y in points if as_number(x) is not None and as_number(y) is not None]

@@ -1,18 +1,14 @@
-"""From facts to what the page shows: stages, gates, positions on the scale, formatted numbers."""
+"""From facts to what the page shows: stages, gates, positions on the scale, directions of markers."""
 
-import json
-import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tunewright.artifacts import Artifact, Kind
 from tunewright.config.schema import Config
+from tunewright.report.numbers import as_number
 
-SAMPLES = 6
-NONE = "–"
 MARGIN_PERCENT = 7.0
 SCALE_LIMITS = (-60.0, 160.0)
 
@@ -66,7 +62,7 @@ _STAGES: tuple[tuple[Kind, str, str], ...] = (
     ("published", "publish", "tunewright publish"),
 )
 _EXTRA: tuple[tuple[Kind, str], ...] = (("check", "check"), ("plan", "plan"))
-_TONES = {"improved": "good", "overfitted": "bad", "degraded": "bad"}
+_TONES = {"improved": "good", "overfitted": "bad", "memorised": "bad", "degraded": "bad"}
 
 
 def stages(artifacts: Mapping[Kind, Artifact]) -> list[Stage]:
@@ -89,6 +85,13 @@ def gates(artifacts: Mapping[Kind, Artifact]) -> list[dict[str, Any]]:
 def tone(verdict: object) -> str:
     """Return `good`, `bad` or `open`: the colour of a verdict."""
     return _TONES.get(str(verdict), "open")
+
+
+def headline(evaluation: Mapping[str, Any]) -> str:
+    """Return the verdict's sentence without the reasons at its end, which the page lists."""
+    reasons: list[str] = evaluation.get("reasons") or []
+    sentence = str(evaluation.get("sentence", ""))
+    return sentence.removesuffix(" ".join(reasons)).rstrip() or sentence
 
 
 def scale(score: Mapping[str, Any] | None, target: float) -> Scale | None:
@@ -123,15 +126,6 @@ def markers(rows: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
-def read_samples(evaluation: Artifact | None) -> list[dict[str, Any]]:
-    """Return the first samples of an evaluation; none if there is no such file."""
-    file = evaluation.path / "samples.jsonl" if evaluation else Path()
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line, _ in zip(lines, range(SAMPLES), strict=False)]
-
-
 def commands(config: Config, artifacts: Mapping[Kind, Artifact]) -> list[tuple[str, str]]:
     """Return what to type, each with what it does, for what has been made."""
     run = shlex.quote(config.run_dir)
@@ -147,31 +141,6 @@ def commands(config: Config, artifacts: Mapping[Kind, Artifact]) -> list[tuple[s
         agent = artifacts["published"].facts.get("agent", config.publish.agent)
         result.append(("Folder of the published version", f"tunewright store resolve {agent}"))
     return result
-
-
-def as_number(value: object) -> float | None:
-    """Return a finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
-
-
-def num(value: object, digits: int = 2) -> str:
-    """Return a number for reading; a dash for what is none."""
-    number = as_number(value)
-    if number is None:
-        return NONE
-    if isinstance(number, int):
-        return f"{number:,}"
-    if number and abs(number) < 10**-digits:
-        return f"{number:.1e}"
-    return f"{number:,.{digits}f}"
-
-
-def percent(value: object, digits: int = 1) -> str:
-    """Return a share as percent; a dash for what is none."""
-    number = as_number(value)
-    return NONE if number is None else f"{100 * number:.{digits}f} %"
 
 
 def _or(value: float | None, other: float | None) -> float:

@@ -69,6 +69,19 @@ def train(
     )
 
 
+def whole_checkpoints(run: Path) -> list[tuple[int, Path, float | None]]:
+    """Return step, folder and held-out loss of each checkpoint of a run that verifies, in the order of steps."""
+    from tunewright.train._checkpoints import scan
+    from tunewright.train._start import CHECKPOINTS, TRAINING
+
+    whole, _ = scan(run / TRAINING / CHECKPOINTS)
+    found: list[tuple[int, Path, float | None]] = []
+    for one in reversed(whole):
+        losses = dict(one.document("course")["evaluations"])
+        found.append((one.step, one.path, losses.get(one.step)))
+    return found
+
+
 def verify_training(run: Path) -> Sequence[tuple[Path, int, Problem | None]]:
     """Return each checkpoint of a run with its number of files, and what is wrong with it.
 

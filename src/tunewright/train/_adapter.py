@@ -16,13 +16,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils.other import ModulesToSaveWrapper, TrainableTokensWrapper
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from tokenizers import Tokenizer
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.artifacts import sha256
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.machine import is_sharded
-from tunewright.models._load import DTYPES, grow, load_model, set_to_mean
+from tunewright.models._load import DTYPES, grow, in_4_bits, load_model, set_to_mean
 from tunewright.models._weights import save_tensors
 from tunewright.train._initial import (
     NAME,
@@ -126,11 +126,10 @@ def _load_base(
     settings: dict[str, Any] = {"attn_implementation": attention, "device_map": {"": where}}
     if options.load_in_4bit:
         compute = options.bnb_4bit_compute_dtype
-        settings["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=options.bnb_4bit_quant_type,
-            bnb_4bit_use_double_quant=options.bnb_4bit_use_double_quant,
-            bnb_4bit_compute_dtype=DTYPES[dtype if compute == "auto" else compute],
+        settings["quantization_config"] = in_4_bits(
+            options.bnb_4bit_quant_type,
+            compute_dtype=dtype if compute == "auto" else compute,
+            double_quantisation=options.bnb_4bit_use_double_quant,
         )
     model = load_model(base, dtype, **settings)
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Numbers, positions and arrows of the page."""
+"""Positions, arrows, gates and commands of the page."""
 
 from pathlib import Path
 
@@ -9,31 +9,9 @@ from hypothesis import strategies as st
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config, PrepareSection
 from tunewright.report import view
+from tunewright.report.numbers import as_number
 
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.none()
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, "–"),
-        (True, "–"),
-        ("7", "–"),
-        (float("nan"), "–"),
-        (1234567, "1,234,567"),
-        (1234.5, "1,234.50"),
-        (0.0, "0.00"),
-        (0.0000021, "2.1e-06"),
-        (-3.14159, "-3.14"),
-    ],
-)
-def test_num(value, text):
-    assert view.num(value) == text
-
-
-def test_percent():
-    assert view.percent(0.98765) == "98.8 %"
-    assert view.percent(None) == "–"
 
 
 def test_the_scale_runs_from_base_to_author():
@@ -50,7 +28,7 @@ def test_the_scale_stays_inside_its_drawing(score, low, high):
         places = [found.base, found.author, found.target, found.score, found.low, found.high]
         assert all(0 <= place <= 100 for place in places)
     else:
-        assert view.as_number(score) is None
+        assert as_number(score) is None
 
 
 def test_no_score_no_scale():
@@ -71,6 +49,27 @@ def test_no_score_no_scale():
 def test_markers(row, arrow, closer):
     (marker,) = view.markers([row])
     assert (marker["arrow"], marker["closer"]) == (arrow, closer)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "tone"),
+    [("improved", "good"), ("memorised", "bad"), ("undecided", "open"), (None, "open")],
+)
+def test_tone(verdict, tone):
+    assert view.tone(verdict) == tone
+
+
+@pytest.mark.parametrize(
+    ("sentence", "reasons", "shown"),
+    [
+        ("It is better. A. B.", ["A.", "B."], "It is better."),
+        ("It is better. A, and B.", ["A.", "B."], "It is better. A, and B."),
+        ("A. B.", ["A.", "B."], "A. B."),
+        ("It is better.", [], "It is better."),
+    ],
+)
+def test_the_headline_leaves_out_the_reasons(sentence, reasons, shown):
+    assert view.headline({"sentence": sentence, "reasons": reasons}) == shown
 
 
 def test_gates_come_in_the_pipeline_s_order():

@@ -4,6 +4,7 @@ from pydantic import Field, field_validator
 
 from tunewright.config.paths import fault_of
 from tunewright.config.schema.base import Name, Section
+from tunewright.config.schema.comparing import CompareSection
 from tunewright.config.schema.data import (
     CheckSection,
     ColumnRole,
@@ -21,7 +22,6 @@ from tunewright.config.schema.results import (
     ServeSection,
 )
 from tunewright.config.schema.training import (
-    CompareSection,
     LoraSection,
     ModelSection,
     TrainSection,

@@ -1,0 +1,80 @@
+"""The command that compares, and how its result looks."""
+
+from typing import Any
+
+import click
+
+from tunewright.cli.options import JSON, SET, given
+
+
+@click.command()
+@click.argument("target", metavar="CONFIG|RUN|PROMPTS")
+@SET
+@JSON
+@click.option(
+    "--tuned",
+    default="adapter",
+    metavar="WHAT",
+    help="In place of the adapter: checkpoint-N, merged, an exported type such as Q8_0, a GGUF file, a model folder.",
+)
+@click.option(
+    "--baseline-url", metavar="URL", help="OpenAI-compatible endpoint, in place of the base."
+)
+@click.option("--baseline-model", metavar="NAME", help="Its model; unset: the only one it lists.")
+@click.option(
+    "--tuned-url", metavar="URL", help="OpenAI-compatible endpoint, in place of the adapter."
+)
+@click.option("--tuned-model", metavar="NAME", help="Its model; unset: the only one it lists.")
+@click.option(
+    "--prompts", "prompts_file", metavar="FILE", help="compare.prompts_file: ask these, too."
+)
+@click.option(
+    "--judge-url", metavar="URL", help="compare.judge_url: a model that says which is better."
+)
+@click.option(
+    "--checkpoints",
+    is_flag=True,
+    default=None,
+    help="Ask each checkpoint, too: score over training.",
+)
+@click.option(
+    "--fail-under", type=float, metavar="PERCENT", help="Exit 1 if the transfer score is lower."
+)
+def compare(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    tuned: str,
+    baseline_url: str | None,
+    baseline_model: str | None,
+    tuned_url: str | None,
+    tuned_model: str | None,
+    **options: Any,
+) -> None:
+    """Compare base and tuned: transfer score, memorisation, degradation, structure, verdict.
+
+    A file of prompts is asked of two endpoints. Exit code 1: a gate failed.
+
+    Example: tunewright compare runs/author --fail-under 60
+    """
+    from tunewright import comparison
+    from tunewright.cli import render
+    from tunewright.evaluate import Endpoints
+
+    if (baseline_url is None) != (tuned_url is None):
+        raise click.UsageError("--baseline-url and --tuned-url come together.")
+    endpoints = None
+    if baseline_url is not None and tuned_url is not None:
+        endpoints = Endpoints(baseline_url, tuned_url, baseline_model, tuned_model)
+    elif baseline_model or tuned_model:
+        raise click.UsageError("--baseline-model and --tuned-model name models of endpoints.")
+    flags = given(**{f"compare__{name}": value for name, value in options.items()})
+    with render.progress() as listener:
+        made = comparison.compare_any(
+            target, [*overrides, *flags], tuned=tuned, endpoints=endpoints, listener=listener
+        )
+    if not as_json:
+        render.artifact(made, as_json=False)
+    comparison.require_gates(made)
+    if as_json:
+        render.artifact(made, as_json=True)

@@ -1,0 +1,162 @@
+"""Comparisons beside a run's own: of a checkpoint, a merged model, a GGUF file, or two endpoints."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunewright import pipeline
+from tunewright.artifacts import MANIFEST, Artifact, load_artifact
+from tunewright.config.addresses import fault_of_endpoint
+from tunewright.config.load import config_of_source
+from tunewright.config.schema import Config
+from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.evaluate import (
+    Checkpoint,
+    Endpoints,
+    GgufFile,
+    ModelFolder,
+    Other,
+    compare,
+)
+from tunewright.events import SILENT, Listener
+from tunewright.targets import config_of, is_described
+from tunewright.train import whole_checkpoints
+
+ADAPTER = "adapter"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def compare_any(
+    target: str,
+    overrides: Sequence[str] = (),
+    *,
+    tuned: str = ADAPTER,
+    endpoints: Endpoints | None = None,
+    listener: Listener = SILENT,
+) -> Artifact:
+    """Return the evaluation of what is named.
+
+    Args:
+        target: A config or a run; with endpoints also a file of prompts.
+        overrides: `key=value` over the config.
+        tuned: `adapter`, `checkpoint-N`, `merged`, an exported type such as `Q8_0`, a GGUF file or a model folder.
+            Only the adapter's evaluation is that of the run; others are written to its `comparisons/`.
+        endpoints: Compared in place of base and tuned.
+        listener: Told how far it is.
+
+    Raises:
+        TunewrightError: E_USAGE, the choices do not go together. E_NOT_FOUND, there is no such model.
+            E_ARTIFACT_MISSING, what is to be compared is not made yet; else as `compare`.
+    """
+    described = is_described(target)
+    problems = _misuse(described=described, tuned=tuned, endpoints=endpoints)
+    if problems:
+        raise TunewrightError(problems)
+    if not described:
+        own = (f"compare.prompts_file={target}", f"name={_name(target)}")
+        config = config_of_source(target, [*own, *overrides])
+        return compare(config, None, None, other=endpoints, listener=listener)
+    config = config_of(target, overrides, note=listener.said)
+    if endpoints:
+        return compare(config, _dataset(config, listener), None, other=endpoints, listener=listener)
+    if tuned == ADAPTER:
+        return pipeline.run_stage(config, "compare", listener=listener)
+    run_dir = Path(config.run_dir)
+    dataset, adapter = (
+        load_artifact(run_dir / kind, kind, verify=True) for kind in ("dataset", "adapter")
+    )
+    other = _other(tuned, run_dir)
+    return compare(config, dataset, adapter, other=other, listener=listener)
+
+
+def require_gates(made: Artifact) -> None:
+    """Refuse an evaluation of which a gate has failed; the error's details are the evaluation.
+
+    Raises:
+        TunewrightError: E_GATE_VERDICT.
+    """
+    failed = [gate["gate"] for gate in made.facts["gates"] if not gate["passed"]]
+    if failed:
+        message = f"The verdict is {made.facts['verdict']}; failed: {'; '.join(failed)}."
+        problem = Problem("E_GATE_VERDICT", message, str(made.path), made.facts["advice"])
+        details = {"path": str(made.path), "kind": made.kind, "facts": made.facts}
+        raise TunewrightError([problem], details)
+
+
+def _misuse(*, described: bool, tuned: str, endpoints: Endpoints | None) -> list[Problem]:
+    """Return a problem for everything that does not go together."""
+    problems: list[Problem] = []
+    if endpoints and tuned != ADAPTER:
+        message = "Endpoints are compared with each other: --tuned names nothing then."
+        problems.append(Problem("E_USAGE", message, "--tuned", "Leave one of them out."))
+    if not described and endpoints is None:
+        message = "A file of prompts can be compared on endpoints only."
+        fix = "Give --baseline-url and --tuned-url, or name a config or a run."
+        problems.append(Problem("E_USAGE", message, "tunewright compare", fix))
+    if endpoints:
+        for flag, url in (
+            ("--baseline-url", endpoints.baseline_url),
+            ("--tuned-url", endpoints.tuned_url),
+        ):
+            fault = fault_of_endpoint(url)
+            if fault:
+                problems.append(Problem("E_USAGE", "This is no endpoint.", flag, f"Give {fault}."))
+    return problems
+
+
+def _name(target: str) -> str:
+    """Return the name of what has no config: that of its file."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", Path(target).stem).strip("-") or "prompts"
+
+
+def _dataset(config: Config, listener: Listener) -> Artifact | None:
+    folder = Path(config.run_dir) / "dataset"
+    if not (folder / MANIFEST).is_file():
+        listener.said(
+            f"There is no dataset in {config.run_dir}: only prompts of your own are asked, and there is no score."
+        )
+        return None
+    return load_artifact(folder, "dataset", verify=True)
+
+
+def _other(tuned: str, run_dir: Path) -> Other:
+    """Return what a name stands for.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, for nothing; E_ARTIFACT_MISSING, it is not made yet.
+    """
+    step = _CHECKPOINT.fullmatch(tuned)
+    if step:
+        return _checkpoint(int(step[1]), run_dir)
+    if tuned == "merged":
+        return ModelFolder(load_artifact(run_dir / "merged", "merged", verify=True).path, "merged")
+    path = Path(tuned)
+    if path.suffix == ".gguf" and path.is_file():
+        return GgufFile(path, path.stem)
+    if (path / "config.json").is_file():
+        return ModelFolder(path, path.name)
+    if (run_dir / "exported" / MANIFEST).is_file():
+        exported = load_artifact(run_dir / "exported", "exported", verify=True)
+        files = exported.facts["files"]
+        if tuned in files:
+            return GgufFile(exported.path / files[tuned]["file"], tuned)
+    raise failure(
+        "E_NOT_FOUND",
+        f"'{tuned}' is no model that can be compared.",
+        where="--tuned",
+        fix="Name `adapter`, `checkpoint-N`, `merged`, an exported type, a .gguf file, or a model folder.",
+    )
+
+
+def _checkpoint(step: int, run_dir: Path) -> Checkpoint:
+    found = [Checkpoint(*one) for one in whole_checkpoints(run_dir)]
+    chosen = next((one for one in found if one.step == step), None)
+    if chosen is None:
+        steps = ", ".join(str(one.step) for one in found) or "none"
+        raise failure(
+            "E_NOT_FOUND",
+            f"There is no whole checkpoint of step {step}; those that are there: {steps}.",
+            where=run_dir,
+            fix="Name one of them; `train.save_total_limit` says how many are kept.",
+        )
+    return chosen

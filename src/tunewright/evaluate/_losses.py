@@ -1,0 +1,94 @@
+"""What both models lose on text: rows of the dataset, and the bundled neutral text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewright.config.schema import Config
+from tunewright.errors import failure
+from tunewright.evaluate._local import Local, row_losses, text_losses
+from tunewright.evaluate.harness import Speaker
+from tunewright.evaluate.material import Material, Question, Row, spread
+from tunewright.evaluate.neutral import neutral_texts
+from tunewright.evaluate.perplexity import Perplexity, perplexity
+from tunewright.events import Listener
+
+MAX_HELDOUT_ROWS = 200
+MAX_TRAINING_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Perplexities of base and tuned.
+
+    Attributes:
+        heldout: On held-out rows.
+        training: On training rows.
+        neutral: On the bundled neutral text.
+    """
+
+    heldout: Perplexity
+    training: Perplexity
+    neutral: Perplexity
+
+
+def losses(
+    sides: tuple[Speaker, Speaker], material: Material, config: Config, listener: Listener
+) -> Losses | None:
+    """Return the perplexities; None where a side cannot be asked for those, or there is no dataset.
+
+    Raises:
+        TunewrightError: E_NOTHING_TO_LEARN, no row has an answer within `train.max_length`.
+    """
+    base, tuned = sides
+    if not isinstance(base, Local) or not isinstance(tuned, Local) or not material.heldout:
+        return None
+    heldout, training = (
+        _of_rows(base, tuned, spread(rows, most), config, listener)
+        for rows, most in (
+            (material.heldout, MAX_HELDOUT_ROWS),
+            (material.training, MAX_TRAINING_ROWS),
+        )
+    )
+    plain = text_losses(base, tuned, neutral_texts(), listener=listener)
+    neutral = perplexity(plain, samples=config.compare.bootstrap_samples, seed=config.seed)
+    return Losses(heldout, training, neutral)
+
+
+def heldout_perplexity(
+    base: Local, tuned: Local, material: Material, config: Config, listener: Listener
+) -> Perplexity:
+    """Return the perplexities on held-out rows alone.
+
+    Raises:
+        TunewrightError: E_NOTHING_TO_LEARN, no row has an answer within `train.max_length`.
+    """
+    return _of_rows(base, tuned, spread(material.heldout, MAX_HELDOUT_ROWS), config, listener)
+
+
+def author_ended(
+    sides: tuple[Speaker, Speaker], questions: Sequence[Question], max_new_tokens: int
+) -> float | None:
+    """Return the share of the author's answers that end within as many tokens; None if nothing can count them."""
+    counts = next((side.vocabulary for side in sides if isinstance(side, Local)), None)
+    answers = [question.author for question in questions if question.author is not None]
+    if counts is None or not answers:
+        return None
+    # One more is the end itself.
+    ended = sum(len(counts.tokenize(answer)) + 1 <= max_new_tokens for answer in answers)
+    return ended / len(answers)
+
+
+def _of_rows(
+    base: Local, tuned: Local, rows: Sequence[Row], config: Config, listener: Listener
+) -> Perplexity:
+    limit = config.train.max_length
+    found = row_losses(
+        base, tuned, [row.messages for row in rows], max_length=limit, listener=listener
+    )
+    if not found:
+        raise failure(
+            "E_NOTHING_TO_LEARN",
+            f"None of {len(rows)} rows has an answer within {limit} tokens.",
+            where="train.max_length",
+        )
+    return perplexity(found, samples=config.compare.bootstrap_samples, seed=config.seed)

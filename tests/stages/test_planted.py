@@ -1,0 +1,101 @@
+"""Runs with a known fault get the verdict that names it; the good run is the demo's (test_pipeline.py)."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fake_openai import FakeOpenAI, serving
+from support import SAMPLES
+
+from tunewright import pipeline
+from tunewright.artifacts import load_artifact
+from tunewright.cli import main
+from tunewright.config.load import dump_config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _verdict(config):
+    facts = pipeline.run(config, until="compare")[-1].artifact.facts
+    return facts, {gate["gate"] for gate in facts["gates"] if not gate["passed"]}
+
+
+def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config):
+    more = ("compare.num_prompts=16", "compare.max_new_tokens=48")
+    rate = ("train.learning_rate=1e-12", "train.num_train_epochs=1")
+    facts, failed = _verdict(make_config(*rate, *more))
+    assert facts["verdict"] == "nothing learned"
+    assert not failed
+    assert facts["transfer_score"]["score"] == pytest.approx(0, abs=1)
+    assert facts["perplexity"]["heldout"]["ratio"]["value"] == pytest.approx(1, abs=1e-3)
+
+
+def test_twenty_rows_for_thirty_epochs_are_overfitted(make_config, tmp_path):
+    for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:5]:
+        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8")[:1700])
+    config = make_config(
+        f"prepare.source={tmp_path}",
+        "train.num_train_epochs=30",
+        "train.learning_rate=4e-3",
+        "train.early_stopping_patience=null",
+        "train.eval_steps=10000",
+        "train.lora.r=16",
+        "train.lora.lora_alpha=32",
+        "compare.max_new_tokens=60",
+    )
+    facts, failed = _verdict(config)
+    dataset = load_artifact(Path(config.run_dir) / "dataset", "dataset")
+    assert 18 <= dataset.facts["train_rows"] <= 24
+    assert facts["verdict"] == "overfitted"
+    assert "held-out loss while the training loss fell" in failed
+    assert "word 8-grams of the answers found in training text" in failed
+    assert "fewer epochs" in facts["advice"]
+
+
+def test_targets_with_shuffled_words_degrade_the_model(make_config, tmp_path):
+    """Held-out text is shuffled as well, so that only the neutral text can tell."""
+    rng = random.Random(1)
+    for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:8]:
+        paragraphs = [part.split() for part in file.read_text(encoding="utf-8").split("\n\n")]
+        for words in paragraphs:
+            rng.shuffle(words)
+        (tmp_path / file.name).write_text("\n\n".join(map(" ".join, paragraphs)))
+    config = make_config(f"prepare.source={tmp_path}", "train.num_train_epochs=4")
+    facts, failed = _verdict(config)
+    assert facts["verdict"] == "degraded"
+    assert failed == {"perplexity on neutral text, tuned over base"}
+    assert facts["perplexity"]["heldout"]["ratio"]["value"] < 0.5
+
+
+def test_a_model_that_only_copies_has_memorised_and_has_no_score(trained, tmp_path, capfd):
+    config, dataset, _ = trained
+    run = tmp_path / "run"
+    shutil.copytree(config.run_dir, run)
+    (run / "run.yaml").write_text(dump_config(config), encoding="utf-8")
+    training = (dataset.path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    stolen = [row["output"] for row in map(json.loads, training)]
+
+    def copy(body):
+        return stolen[body["seed"] % len(stolen)]
+
+    with (
+        serving(FakeOpenAI(lambda body: f"It is number {body['seed']} here.")) as base,
+        serving(FakeOpenAI(copy)) as tuned,
+    ):
+        code = main(["compare", str(run), "--baseline-url", base.url, "--tuned-url", tuned.url])
+    made = load_artifact(run / "comparisons" / "endpoints", "evaluation")
+    assert code == 1
+    assert made.facts["verdict"] == "memorised"
+    assert made.facts["transfer_score"]["score"] is None
+    assert made.facts["transfer_score"]["excluded"] == 6
+    assert made.facts["memorisation"]["copied_share"] > 0.9
+    assert "Copied, " in capfd.readouterr().out

@@ -1,0 +1,57 @@
+"""Curves as pictures."""
+
+import base64
+import math
+
+import pytest
+
+from tunewright.report._plots import checkpoint_curves, length_histogram, loss_curve, small_curve
+
+SCORE = {"score": 40.0, "low": 30.0, "high": 50.0, "reason": ""}
+
+
+def svg(url: str) -> str:
+    return base64.b64decode(url.split(",", 1)[1]).decode()
+
+
+def test_the_best_step_is_named():
+    found = loss_curve([(1, 4.0)], [(0, 4.2), (10, 3.5)], 10)
+    assert found
+    assert "best: 3.500 at step 10" in svg(found.light)
+    assert found.light != found.dark
+
+
+def test_a_small_curve_marks_the_best_step():
+    found = small_curve([(1, 0.1), (9, 0.2)], "learning rate", 9)
+    plain = small_curve([(1, 0.1), (9, 0.2)], "learning rate", "9")  # pyright: ignore[reportArgumentType]
+    assert found
+    assert plain
+    assert ">best<" in svg(found.light)
+    assert ">best<" not in svg(plain.light)
+
+
+def test_score_and_longest_copy_have_panels_of_their_own():
+    points = [{"step": n, "score": SCORE, "longest_words": n} for n in (5, 10)]
+    found = checkpoint_curves(points, 10)
+    assert found
+    for text in ("transfer score, %", "words copied", "best eval loss: step 10"):
+        assert text in svg(found.dark)
+
+
+@pytest.mark.parametrize("score", [None, {"score": None, "reason": "not enough text"}])
+def test_checkpoints_without_a_score_still_have_copies(score):
+    found = checkpoint_curves([{"step": 5, "score": score, "longest_words": 7}], None)
+    assert found
+    assert "best" not in svg(found.light)
+
+
+def test_the_same_points_make_the_same_picture():
+    points = [(n, math.sin(n)) for n in range(9)]
+    assert small_curve(points, "x") == small_curve(points, "x")
+
+
+def test_nothing_is_drawn_from_nothing():
+    assert loss_curve([], [(1, math.nan)], None) is None
+    assert small_curve([(1, math.inf)], "x") is None
+    assert checkpoint_curves([], None) is None
+    assert length_histogram([], []) is None
