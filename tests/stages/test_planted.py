@@ -1,4 +1,4 @@
-"""Runs with a known fault get the verdict that names it; the good run is the demo's (test_pipeline.py)."""
+"""Runs with a known fault get the verdict that names it; the good run is the demo's, in test_pipeline.py."""
 
 import json
 import random

@@ -166,6 +166,9 @@ def test_every_section_is_there_in_order(full):
         "demo/voice/v20261101-0930",
         "per_device_train_batch_size: 2",
         "Windows-1252",
+        "What was noted while the data was prepared",
+        "Lines dropped: 7. These are headings",
+        "export: 1 gate failed",
         "torch\xa09.9",
         "resumed in a way that is not exact",
         "this page made with",
@@ -181,7 +184,10 @@ def test_samples_are_shown_on_three_sides(full):
     assert "3 more of 9 answers" in full[1].text
 
 
-@pytest.mark.parametrize("text", ["Why", "Underlined", "No answer shown here", "Throughput"])
+@pytest.mark.parametrize(
+    "text",
+    ["Why", "Underlined", "No answer shown here", "Throughput", "not empty", "not on this page"],
+)
 def test_what_was_not_measured_is_not_on_the_page(full, text):
     assert "mark" not in full[1].tags
     assert text not in full[1].text
@@ -203,7 +209,10 @@ def test_what_was_measured_has_its_section(rich):
     [
         "The longest copy has 12 words.",
         "Compared: tunewright/tiny with checkpoint 84.",
-        "55 of 60 prompts were asked, in 1 min 03 s.",
+        "55 of 60 prompts were asked.",
+        "own held-out text shares with it has 6.",
+        "words, 6 in held-out text",
+        "share of answers that have a word95.0 % 93.0 to 97.0 %",
         "Answer 9, your own prompt: not scored",
         "14 words from a.txt, in answer 15",
         "2 more copied passages",
@@ -241,6 +250,16 @@ def test_a_copy_is_marked_for_the_eye_the_ear_and_on_paper(rich):
     assert '<span class="heard">copied, note 1: </span>harbour lay flat as sla<sup>1</sup>' in html
     style = html[html.index("<style>") : html.index("</style>")]
     assert re.search(r"mark \{[^}]*text-decoration: underline", style)
+
+
+def test_the_author_has_no_box_beside_a_prompt_of_the_user_s_own(rich):
+    sides = [rich[1].attributes.count(("class", f"side {side}")) for side in ("tuned", "author")]
+    assert sides == [9, 8]
+
+
+def test_a_stage_whose_gate_failed_is_not_marked_as_good(full):
+    stages = [value for name, value in full[1].attributes if value in {"done", "failed"}]
+    assert stages == ["done"] * 4 + ["failed", "done"]
 
 
 def test_options_are_set_apart(full):
@@ -285,7 +304,7 @@ def test_hostile_text_stays_text(tmp_path, monkeypatch):
     hostile = {
         "verdict": HOSTILE,
         "sentence": HOSTILE,
-        "memorisation": {"longest_words": 3, "longest_text": HOSTILE, "longest_source": HOSTILE},
+        "memorisation": {"longest_words": 8, "longest_text": HOSTILE, "longest_source": HOSTILE},
         "markers": [{"marker": HOSTILE, "base": HOSTILE, "towards": HOSTILE}],
         "transfer_score": {"score": None, "reason": HOSTILE},
         "gates": [{"gate": HOSTILE, "value": HOSTILE, "limit": HOSTILE, "passed": True}],
@@ -342,6 +361,38 @@ def test_a_run_without_a_score_and_with_every_gate_failed(tmp_path, monkeypatch)
     assert "There is no score: 300 words are missing." in page.text
     assert "1 of 1 were not:" in page.text
     assert "gates that passed" not in page.text
+
+
+@pytest.mark.parametrize(
+    ("judge", "text"),
+    [
+        ({"asked": 12, "rate": None}, "none of its 12 answers names a side in both orders"),
+        ({"asked": 0, "rate": None}, "it judged no pair"),
+        (None, ""),
+    ],
+)
+def test_a_judge_without_a_result(tmp_path, monkeypatch, judge, text):
+    facts = FACTS["evaluation"] | {"judge": judge and {"same_in_both_orders": None} | judge}
+    monkeypatch.setitem(FACTS, "evaluation", facts)
+    _, page = page_of(report(config_of(tmp_path), made(tmp_path, ["evaluation"], [])))
+    assert ("judge" in page.ids) is bool(judge)
+    assert text in page.text
+    assert "the judge said the same" not in page.text
+
+
+def test_a_short_run_of_words_is_not_quoted(tmp_path, monkeypatch):
+    memory = {"longest_words": 7, "longest_text": "on his head", "longest_source": "a.txt"}
+    monkeypatch.setitem(FACTS, "evaluation", FACTS["evaluation"] | {"memorisation": memory})
+    _, page = page_of(report(config_of(tmp_path), made(tmp_path, ["evaluation"], [])))
+    assert "7 words" in page.text
+    assert "on his head" not in page.text
+    assert "a.txt" not in page.text
+
+
+def test_answers_that_are_not_on_the_page_are_located(tmp_path):
+    lines = [sample(n) for n in range(24)]
+    _, page = page_of(report(config_of(tmp_path), made(tmp_path, ["evaluation"], lines)))
+    assert "6 of 24 answers are not on this page: evaluation/samples.jsonl" in page.text
 
 
 def test_lengths_as_a_list_of_an_older_dataset_are_not_drawn(tmp_path, monkeypatch):

@@ -65,6 +65,7 @@ def _run(
 ) -> None:
     from tunewright import pipeline
     from tunewright.cli import render
+    from tunewright.comparison import require_gates
 
     refusal = None
     with render.progress() as listener:
@@ -78,6 +79,8 @@ def _run(
     render.outcomes(config, outcomes, as_json=as_json)
     if refusal is not None:
         raise refusal
+    if until == "compare":
+        require_gates(outcomes[-1].artifact)
 
 
 @cli.command()

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from tunewright.cli.options import JSON, SET, given
+from tunewright.cli.options import JSON, SET, given, note
 
 
 @click.command()
@@ -69,6 +69,8 @@ def compare(
     elif baseline_model or tuned_model:
         raise click.UsageError("--baseline-model and --tuned-model name models of endpoints.")
     flags = given(**{f"compare__{name}": value for name, value in options.items()})
+    if flags and endpoints is None and tuned == "adapter":
+        note(f"Kept in the run, as --set would be: {', '.join(flags)}")
     with render.progress() as listener:
         made = comparison.compare_any(
             target, [*overrides, *flags], tuned=tuned, endpoints=endpoints, listener=listener

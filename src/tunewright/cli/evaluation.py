@@ -1,21 +1,30 @@
 """How an evaluation looks in the terminal: tables of markers, answers, rubrics and checkpoints."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tunewright.cli.lines import print_prose
+from tunewright.artifacts import Artifact
+from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.text import visible
 
 NONE = "–"
 SIDES = ("base", "tuned", "author")
+SHOWN, SHOWN_CHARACTERS = 2, 300
+"""Answers that are printed, and how much of each."""
 
 
-def tables(console: Console, facts: Mapping[str, Any]) -> None:
-    """Print every table that an evaluation has figures for."""
+def shown(console: Console, made: Artifact) -> None:
+    """Print some answers side by side, and every table that an evaluation has figures for."""
+    facts = made.facts
+    if facts.get("compared"):
+        print_prose(console, "{tuned}, compared with {base}".format(**facts["compared"]))
+    _samples(console, made.path / "samples.jsonl")
     for show, key in (
         (_markers, "markers"),
         (_answers, "answers"),
@@ -26,6 +35,36 @@ def tables(console: Console, facts: Mapping[str, Any]) -> None:
     ):
         if facts.get(key):
             show(console, facts[key])
+
+
+def verdict(console: Console, facts: Mapping[str, Any]) -> None:
+    """Print the verdict, its reasons and the advice."""
+    if "verdict" in facts:
+        print_line(console, str(facts["verdict"]).upper())
+    for text in (facts.get("meaning"), *(f"- {reason}" for reason in facts.get("reasons", ()))):
+        if text:
+            print_prose(console, text)
+    if facts.get("advice"):
+        print_prose(console, facts["advice"])
+
+
+def _samples(console: Console, file: Path) -> None:
+    """Print the first answers, those to the user's own prompts before others."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    for row in sorted(rows, key=lambda row: row["scored"])[:SHOWN]:
+        for name in ("prompt", "base", "tuned"):
+            text = " ".join(str(row[name]).split())
+            print_prose(console, f"{name + ':':<8}{_short(text)}")
+        console.print()
+    print_line(console, f"All {len(rows):,} answers: {file}")
+    console.print()
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS].rstrip()} ..."
 
 
 def _table(*columns: str) -> Table:
@@ -96,12 +135,17 @@ def _checkpoints(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _judge(console: Console, found: Mapping[str, Any]) -> None:
-    rate = _interval(found["rate"], 100)
-    print_prose(
-        console,
-        f"The judge {found['model']} prefers tuned {found['wins']:,} times, base {found['losses']:,} times; "
-        f"{found['ties']:,} ties, {found['unread']:,} answers that name no side. Wins and half the ties: {rate} %.",
-    )
+    if found["rate"] is None:
+        text = (
+            f"The judge '{found['model']}': none of its {found['unread']:,} answers names a side."
+        )
+    else:
+        text = (
+            f"The judge '{found['model']}' prefers tuned in {found['wins']:,} of {found['asked']:,} pairs and base in "
+            f"{found['losses']:,}; ties {found['ties']:,}, unread {found['unread']:,}. Wins and half the ties: "
+            f"{_interval(found['rate'], 100)} %."
+        )
+    print_prose(console, text)
 
 
 def _spans(console: Console, found: Mapping[str, Any]) -> None:
@@ -114,7 +158,8 @@ def _spans(console: Console, found: Mapping[str, Any]) -> None:
 def _interval(found: Mapping[str, float] | None, scale: float) -> str:
     if found is None:
         return NONE
-    value, low, high = (f"{scale * found[key]:,.0f}" for key in ("value", "low", "high"))
+    # Adding 0 makes a negative zero a plain one.
+    value, low, high = (f"{round(scale * found[key]) + 0:,}" for key in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 
 

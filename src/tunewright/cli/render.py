@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.artifacts import MAKERS, Artifact, Kind
-from tunewright.cli.evaluation import tables
+from tunewright.cli import evaluation
 from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.progress import progress as progress
 from tunewright.cli.text import visible, visible_json
@@ -49,14 +49,14 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
     if made.kind == "plan":
         _plan(console, made.facts)
     if made.kind == "evaluation":
-        tables(console, made.facts)
+        evaluation.shown(console, made)
     if made.facts.get("gates"):
         _gates(console, [(_stage(made.kind), gate) for gate in made.facts["gates"]])
-    for name in ("sentence", "advice"):
-        if made.facts.get(name):
-            print_prose(console, made.facts[name])
+    if made.kind == "evaluation":
+        evaluation.verdict(console, made.facts)
     print_line(console, f"{made.kind}: {made.path}")
-    if made.facts.get("verdict", "") not in BAD_VERDICTS:
+    # What is compared beside the adapter lies elsewhere, and nothing follows it.
+    if made.facts.get("verdict", "") not in BAD_VERDICTS and made.path.name == made.kind:
         _next(console, made.kind, made.path.parent, made.facts.get("gates", ()))
 
 
@@ -267,8 +267,8 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
         print_prose(console, f"Finished before, skipped: {', '.join(skipped)}.")
     made = {o.artifact.kind: o.artifact for o in done}
     if "evaluation" in made:
-        found = made["evaluation"].facts
-        print_prose(console, f"\n{found['sentence']}\n{found['advice']}")
+        console.print()
+        evaluation.verdict(console, made["evaluation"].facts)
     if "report" in made:
         console.print(
             f"\nReport: {made['report'].path / 'report.html'}", highlight=False, soft_wrap=True

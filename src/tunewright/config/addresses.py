@@ -11,6 +11,9 @@ def fault_of_endpoint(url: str) -> str | None:
     except ValueError:
         usable = False
     else:
-        if parts.username or parts.password or parts.query or parts.fragment:
+        if parts.username or parts.password:
             return "an address without a key in it: keys come from the environment"
+        if parts.query or parts.fragment:
+            return "an address that ends before any '?' or '#'"
+        usable = usable and url.isascii() and url.isprintable() and " " not in url
     return None if usable else "an address such as http://127.0.0.1:8000/v1"

@@ -1,13 +1,28 @@
 """Base against tuned: style, memorisation, degradation, structure, and a verdict."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from tunewright.artifacts import Artifact
+from tunewright.artifacts import Artifact, sha256
 from tunewright.config.schema import Config
 from tunewright.evaluate.sides import Checkpoint, Endpoints, GgufFile, ModelFolder, Other
 from tunewright.events import SILENT, Listener
 
-__all__ = ["Checkpoint", "Endpoints", "GgufFile", "ModelFolder", "Other", "compare"]
+__all__ = [
+    "Checkpoint",
+    "Endpoints",
+    "GgufFile",
+    "ModelFolder",
+    "Other",
+    "compare",
+    "prompts_digest",
+]
+
+
+def prompts_digest(config: Config) -> dict[str, str]:
+    """Return the SHA-256 of the file of prompts, which determines an evaluation as its options do."""
+    file = Path(config.compare.prompts_file) if config.compare.prompts_file else None
+    return {"prompts_sha256": sha256(file)} if file and file.is_file() else {}
 
 
 def compare(

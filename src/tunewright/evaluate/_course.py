@@ -1,10 +1,12 @@
 """The same questions to each checkpoint: score and copies over the training."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from tunewright.config.schema import Config
+from tunewright.errors import TunewrightError
 from tunewright.evaluate._figures import Answers, copies_in, score
 from tunewright.evaluate._local import Local, put_on
 from tunewright.evaluate._losses import heldout_perplexity
@@ -19,51 +21,67 @@ def course(
     answers: Answers,
     checkpoints: Sequence[Checkpoint],
     *,
+    until: float,
     listener: Listener,
 ) -> list[dict[str, Any]]:
     """Return score, copies and held-out perplexity of each checkpoint, the first step first.
 
-    The base's answers are those that it has given. The tuned side holds the last checkpoint afterwards.
-
-    Raises:
-        TunewrightError: E_TIME, a checkpoint had no time to answer. E_ARTIFACT_INVALID, one is of another adapter.
+    The base's answers are those that it has given. The tuned side holds the last checkpoint afterwards. A
+    checkpoint that cannot be asked, or that there is no time for until `until`, is left out, and it is told.
     """
     base, tuned = sides
     rows: list[dict[str, Any]] = []
+    if not isinstance(base, Local) or not isinstance(tuned, Local):
+        return rows
     for checkpoint in sorted(checkpoints, key=lambda one: one.step):
-        if not isinstance(base, Local) or not isinstance(tuned, Local):
-            break
-        put_on(tuned, checkpoint.path)
-        asked = ask(
-            [replace(tuned, name=checkpoint.name)],
-            [question.messages for question in answers.questions],
-            batch_size=config.compare.batch_size,
-            seed=config.seed,
-            max_seconds=60 * config.compare.max_minutes,
-            listener=listener,
-        )
-        made = asked.answers[0]
-        here = Answers(answers.material, answers.base[: len(made)], made)
-        copies = copies_in(here, max_words=config.compare.max_copied_words)
-        if copies is None:
-            break
-        transfer, excluded = score(config, here, copies)
+        try:
+            put_on(tuned, checkpoint.path)
+            here = _answers(config, tuned, answers, checkpoint, until, listener)
+        except TunewrightError as error:
+            listener.said(f"{checkpoint.name} is left out: {error.problems[0].message}")
+            continue
+        row = _row(config, here)
         held = heldout_perplexity(base, tuned, answers.material, config, listener)
         rows.append(
             {
                 "step": checkpoint.step,
                 "eval_loss": checkpoint.eval_loss,
-                "score": {
-                    "score": transfer.score,
-                    "low": transfer.low,
-                    "high": transfer.high,
-                    "reason": transfer.reason,
-                },
-                "excluded": excluded,
-                "longest_words": copies.tuned.longest.words,
-                "copied_share": copies.tuned.share,
-                "heldout_copied_share": copies.heldout.share,
+                **row,
                 "perplexity": held.tuned.facts(),
             }
         )
     return rows
+
+
+def _answers(
+    config: Config,
+    tuned: Local,
+    answers: Answers,
+    checkpoint: Checkpoint,
+    until: float,
+    listener: Listener,
+) -> Answers:
+    """Return the base's answers to held-out rows with those of a checkpoint."""
+    asked = ask(
+        [replace(tuned, name=checkpoint.name)],
+        [[question.messages for question in answers.questions[: answers.scored]]],
+        batch_size=config.compare.batch_size,
+        seed=config.seed,
+        max_seconds=until - time.monotonic(),
+        listener=listener,
+    )
+    made = asked.answers[0]
+    return Answers(answers.material, answers.base[: len(made)], made)
+
+
+def _row(config: Config, answers: Answers) -> dict[str, Any]:
+    copies = copies_in(answers, max_words=config.compare.max_copied_words)
+    transfer, excluded = score(config, answers, copies)
+    facts = {key: getattr(transfer, key) for key in ("score", "low", "high", "reason")}
+    return {
+        "score": facts,
+        "excluded": excluded,
+        "longest_words": copies.tuned.longest.words,
+        "copied_share": copies.tuned.share,
+        "heldout_copied_share": copies.heldout.share,
+    }

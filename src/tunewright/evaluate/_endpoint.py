@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,30 +63,41 @@ class Endpoint:
         def one(index: int) -> Answer:
             return self._one(prompts[index], seed + index, until)
 
-        with ThreadPoolExecutor(max_workers=len(prompts)) as pool:
-            return list(pool.map(one, range(len(prompts))))
+        pool = ThreadPoolExecutor(max_workers=len(prompts))
+        try:
+            futures = [pool.submit(one, index) for index in range(len(prompts))]
+            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in finished:
+                future.result()
+            return [future.result() for future in futures]
+        finally:
+            # After a fault nobody waits for the other answers.
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    def with_only_model(self) -> "Endpoint":
-        """Return the endpoint with the only model that it lists.
+    def with_model(self) -> "Endpoint":
+        """Return the endpoint with the model that is named, or else the only one that it lists.
 
         Raises:
-            TunewrightError: E_ENDPOINT, it cannot be asked, or lists none or several.
+            TunewrightError: E_ENDPOINT, it cannot be asked, or lists none or several, or others.
         """
         try:
             response = self.client.get(f"{self.url}/models", timeout=_CONNECT_SECONDS)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise self._failure(f"It cannot be reached: {error}.", _REACH) from error
         listed = self._read(response)
         try:
             names = [str(entry["id"]) for entry in listed["data"]]
         except (KeyError, TypeError) as error:
             raise self._failure("It lists no models.", _KIND) from error
-        if len(names) != 1:
+        if self.model not in names if self.model else len(names) != 1:
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             option = self.where.replace("url", "model")
-            message = f"It lists {len(names)} models{': ' if names else ''}{shown}."
-            raise self._failure(message, f"Name one of them: {option}.")
-        return replace(self, model=names[0])
+            named = f" and no '{self.model}'" if self.model else ""
+            message = f"It lists {len(names)} models{named}{': ' if names else ''}{shown}."
+            how = f"{option} NAME" if option.startswith("--") else f"--set {option}=NAME"
+            raise self._failure(message, f"Name one of them: {how}.")
+        model = self.model or names[0]
+        return replace(self, model=model, name=f"{self.name}: {model} at {self.url}")
 
     def _one(self, prompt: Sequence[Message], seed: int, until: float) -> Answer:
         body = {
@@ -103,15 +114,15 @@ class Endpoint:
         found = self._request(path, {**body, **asked}, until)
         try:
             choice = found["choices"][0]
-            text = choice["text"] if is_raw(prompt) else choice["message"]["content"] or ""
+            text = _text(choice["text"] if is_raw(prompt) else choice["message"]["content"])
             ended = choice.get("finish_reason") == "stop"
             tokens = (found.get("usage") or {}).get("completion_tokens")
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             message = f"The answer has no {error}." if isinstance(error, KeyError) else "No answer."
             raise self._failure(message, _KIND) from error
         # Not every server counts; a word has more than one token, so that this is too few, never too many.
-        counted = tokens if isinstance(tokens, int) else len(str(text).split())
-        return Answer(str(text).removeprefix(EMPTY_THOUGHT), counted, ended)
+        counted = tokens if isinstance(tokens, int) else len(text.split())
+        return Answer(text.removeprefix(EMPTY_THOUGHT), counted, ended)
 
     def _request(self, path: str, body: Mapping[str, Any], until: float) -> Any:
         """Return the JSON answer; a busy server is asked again, as it says when, or ever later."""
@@ -122,7 +133,7 @@ class Endpoint:
             try:
                 timeout = httpx.Timeout(left, connect=min(left, _CONNECT_SECONDS))
                 response = self.client.post(f"{self.url}{path}", json=body, timeout=timeout)
-            except httpx.ConnectError as error:
+            except (httpx.ConnectError, httpx.InvalidURL, UnicodeError) as error:
                 raise self._failure(f"It cannot be reached: {error}.", _REACH) from error
             except httpx.TimeoutException as error:
                 if time.monotonic() >= until:
@@ -158,7 +169,7 @@ class Endpoint:
 
 _REACH = "Start the server, or correct the address; it ends with /v1 as a rule."
 _KIND = "Is it an OpenAI-compatible endpoint?"
-_MODEL = "Look at the server's log; is the model's name right?"
+_MODEL = "Look at the server's log. Is the model's name right, and does the address end with /v1?"
 
 
 @contextmanager
@@ -171,21 +182,48 @@ def endpoint(
     sampling: Sampling,
     extra: Mapping[str, Any] | None = None,
 ) -> Generator[Endpoint]:
-    """Give an endpoint; where no model is named, it is the only one that the server lists.
+    """Give an endpoint with the model that is named, or else with the only one that the server lists.
 
-    The key comes from BASELINE_API_KEY, TUNED_API_KEY or JUDGE_API_KEY, else OPENAI_API_KEY. An address of this
-    machine is asked past any proxy.
+    The key comes from BASELINE_API_KEY, TUNED_API_KEY or JUDGE_API_KEY; else, over https or on this machine, it is
+    OPENAI_API_KEY. An address of this machine is asked past any proxy.
 
     Raises:
-        TunewrightError: E_ENDPOINT, it cannot be asked, or lists several models.
+        TunewrightError: E_ENDPOINT, it cannot be asked, or lists several models, or others.
     """
-    key = os.environ.get(_own_key(where)) or os.environ.get(KEY)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
     own = urlsplit(url).hostname in _LOCAL
+    key = _key(where, url, safe=own or url.startswith("https://"))
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     # Redirects are not followed: the key would go along.
     with httpx.Client(headers=headers, trust_env=not own, follow_redirects=False) as client:
-        made = Endpoint(name, url, model or "", sampling, where, client, extra or {})
-        yield made if model else made.with_only_model()
+        address = url.rstrip("/")
+        made = Endpoint(name, address, model or "", sampling, where, client, extra or {})
+        yield made.with_model()
+
+
+def _key(where: str, url: str, *, safe: bool) -> str:
+    """Return the key of an endpoint; the general one goes only where it is `safe`.
+
+    Raises:
+        TunewrightError: E_ENDPOINT, it is no key; it is not shown.
+    """
+    key = (os.environ.get(_own_key(where)) or (os.environ.get(KEY, "") if safe else "")).strip()
+    if not (key.isascii() and key.isprintable()):
+        message = "The key has characters that no key has."
+        raise failure("E_ENDPOINT", message, where=f"{where}: {url}", fix=f"Set {_own_key(where)}.")
+    return key
+
+
+def _text(content: object) -> str:
+    """Return the text of an answer, which may come in parts.
+
+    Raises:
+        TypeError: It is no text.
+    """
+    if isinstance(content, list):
+        return "".join(str(part["text"]) for part in content if part.get("type") == "text")
+    if content is not None and not isinstance(content, str):
+        raise TypeError
+    return content or ""
 
 
 def _own_key(where: str) -> str:

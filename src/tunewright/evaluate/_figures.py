@@ -45,14 +45,20 @@ class Answers:
         """How many of them, the first ones, are of held-out rows; only they are scored."""
         return sum(question.author is not None for question in self.questions)
 
+    @property
+    def measured(self) -> tuple[list[Answer], list[Answer]]:
+        """Both sides' answers to held-out rows; where there are none, to the user's own prompts."""
+        count = self.scored or len(self.tuned)
+        return self.base[:count], self.tuned[:count]
+
 
 @dataclass(frozen=True)
 class Copies:
     """What is copied from the training text.
 
     Attributes:
-        base: In the base's answers, of the questions that are scored.
-        tuned: In those of the tuned model.
+        base: In the base's answers, those to the user's own prompts among them.
+        tuned: In those of the tuned model, likewise.
         heldout: In the author's held-out text.
         limit: Words; a longer run in an answer counts as memorised.
     """
@@ -73,17 +79,23 @@ def figured(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the facts, and the samples with what is copied in them."""
     options = config.compare
-    copies = copies_in(answers, max_words=options.max_copied_words)
+    training = answers.material.training
+    copies = copies_in(answers, max_words=options.max_copied_words) if training else None
     transfer, excluded = score(config, answers, copies)
     author = _author(answers)
     chance = {"samples": options.bootstrap_samples, "seed": config.seed}
-    of_base, of_tuned = (habits(side, **chance) for side in (answers.base, answers.tuned))
+    base, tuned = answers.measured
+    asked = [str(question.messages) for question in answers.questions[: len(tuned)]]
+    of_base, of_tuned = (habits(side, asked, **chance) for side in (base, tuned))
+    changed = change(base, tuned, asked, **chance)
+    wrote = {(str(q.messages), q.author) for q in answers.questions if q.author is not None}
     structure = [
         rubric.judged(
             one,
-            base=[answer.text for answer in answers.base],
-            tuned=[answer.text for answer in answers.tuned],
-            author=[q.author for q in answers.questions if q.author is not None],
+            base=[answer.text for answer in base],
+            tuned=[answer.text for answer in tuned],
+            author=sorted(text for _, text in wrote),
+            groups=asked,
             **chance,
         )
         for one in rubrics
@@ -98,6 +110,7 @@ def figured(
             neutral=found.neutral if found else None,
             base=of_base,
             tuned=of_tuned,
+            change=changed,
             author_distinct=distinct_share(author) if author else None,
             author_different=_different(answers.questions),
             author_ended=author_ended,
@@ -124,18 +137,16 @@ def figured(
             "tuned": of_tuned.facts(),
             "author": _author_facts(author, **chance),
             "author_ended": author_ended,
-            "difference": change(answers.base, answers.tuned, **chance).facts(),
+            "difference": changed.facts(),
         },
         "rubrics": structure,
     }
     return facts, _samples(answers, copies)
 
 
-def copies_in(answers: Answers, *, max_words: int) -> Copies | None:
-    """Return what both sides copy; None without training text."""
+def copies_in(answers: Answers, *, max_words: int) -> Copies:
+    """Return what both sides copy."""
     training = answers.material.training_texts
-    if not training:
-        return None
     base, tuned = (
         overlap([answer.text for answer in side], training)
         for side in (answers.base, answers.tuned)
@@ -175,6 +186,7 @@ def _copied(copies: Copies | None) -> verdict.Copied | None:
         words=copies.tuned.longest.words,
         heldout_words=copies.heldout.longest.words,
         share=copies.tuned.share,
+        grams=round(copies.tuned.share * copies.tuned.grams),
         heldout_share=copies.heldout.share,
     )
 
@@ -190,7 +202,7 @@ def _rubric(facts: dict[str, Any]) -> verdict.Rubric:
 
 def _author(answers: Answers) -> list[str]:
     """Return passages of the author as long as the answers."""
-    texts = [answer.text for answer in (*answers.base, *answers.tuned)]
+    texts = [answer.text for side in answers.measured for answer in side]
     own = [
         *answers.material.heldout_texts,
         *(text for _, text in answers.material.training_texts),
@@ -199,9 +211,9 @@ def _author(answers: Answers) -> list[str]:
 
 
 def _different(questions: Sequence[Question]) -> float | None:
-    """Return the author's different answers over the different questions; None without any."""
-    answered = {question.prompt: question.author for question in questions if question.author}
-    return len(set(answered.values())) / len(answered) if answered else None
+    """Return the author's different answers over the questions, which may repeat; None without any."""
+    answered = [question.author for question in questions if question.author is not None]
+    return len(set(answered)) / len(answered) if answered else None
 
 
 def _author_facts(author: Sequence[str], *, samples: int, seed: int) -> dict[str, Any] | None:
@@ -219,12 +231,10 @@ def _author_facts(author: Sequence[str], *, samples: int, seed: int) -> dict[str
 
 
 def _markers(answers: Answers, author: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the table of markers, of the answers to held-out prompts; empty without an author."""
+    """Return the table of markers; empty without an author."""
     if not author:
         return []
-    base, tuned = (
-        [answer.text for answer in side[: answers.scored]] for side in (answers.base, answers.tuned)
-    )
+    base, tuned = ([answer.text for answer in side] for side in answers.measured)
     return [marker.facts() for marker in markers(base, tuned, author)]
 
 

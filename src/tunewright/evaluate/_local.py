@@ -20,13 +20,15 @@ from tunewright.events import Listener
 from tunewright.models._generate import generate
 from tunewright.models._load import (
     device,
+    grow,
     in_4_bits,
     load_model,
     load_tokenizer,
     load_tuned,
+    rows_needed,
     vocabulary_of,
 )
-from tunewright.models._weights import ADAPTER
+from tunewright.models._weights import ADAPTER, SETTINGS
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
 
@@ -117,7 +119,10 @@ def load_alone(
         TunewrightError: E_MODEL, it cannot be loaded.
     """
     reads = load_tokenizer(tokenizer)
-    return Local(name, load_model(folder, **options), reads, vocabulary_of(reads), sampling)
+    model = load_model(folder, **options)
+    if (tokenizer / SETTINGS).is_file():
+        grow(model, rows_needed(tokenizer))
+    return Local(name, model, reads, vocabulary_of(reads), sampling)
 
 
 def put_on(side: Local, checkpoint: Path) -> None:
@@ -145,13 +150,14 @@ def row_losses(
     rows: Sequence[Sequence[Message]],
     *,
     max_length: int,
+    what: str,
     listener: Listener,
 ) -> list[RowLoss]:
     """Return what base and tuned model lose on the label tokens of each row that has any.
 
     A row at a time: padding cannot change a figure, and only the logits of labels are computed.
     """
-    listener.started("compare", len(rows), "rows")
+    listener.started("compare", len(rows), what)
     losses: list[RowLoss] = []
     for done, row in enumerate(rows, 1):
         encoded = encode(row, tuned.vocabulary)
@@ -169,7 +175,7 @@ def text_losses(
     """Return what base and tuned model lose on plain texts, without template or end."""
     vocabulary = tuned.vocabulary
     opening = [vocabulary.special[vocabulary.bos_token]] if vocabulary.adds_bos else []
-    listener.started("compare", len(texts), "texts")
+    listener.started("compare", len(texts), "neutral texts")
     losses: list[RowLoss] = []
     for done, text in enumerate(texts, 1):
         ids = opening + [token for token, _, _ in vocabulary.tokenize(text)]

@@ -10,10 +10,12 @@ from tunewright.evaluate.harness import Speaker
 from tunewright.evaluate.material import Material, Question, Row, spread
 from tunewright.evaluate.neutral import neutral_texts
 from tunewright.evaluate.perplexity import Perplexity, perplexity
+from tunewright.evaluate.style import words_of
 from tunewright.events import Listener
 
 MAX_HELDOUT_ROWS = 200
 MAX_TRAINING_ROWS = 30
+HELDOUT = "held-out rows"
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,25 @@ def losses(
 ) -> Losses | None:
     """Return the perplexities; None where a side cannot be asked for those, or there is no dataset.
 
+    Nor are there any for models whose tokens are others: their losses cannot be compared.
+
     Raises:
         TunewrightError: E_NOTHING_TO_LEARN, no row has an answer within `train.max_length`.
     """
     base, tuned = sides
-    if not isinstance(base, Local) or not isinstance(tuned, Local) or not material.heldout:
+    if not material.heldout:
+        return None
+    if not isinstance(base, Local) or not isinstance(tuned, Local):
+        listener.said(f"Perplexity is not measured: {tuned.name} gives answers only.")
+        return None
+    if not _same_tokens(base, tuned, material):
+        listener.said("Base and tuned model read text as other tokens: perplexities are left out.")
         return None
     heldout, training = (
-        _of_rows(base, tuned, spread(rows, most), config, listener)
-        for rows, most in (
-            (material.heldout, MAX_HELDOUT_ROWS),
-            (material.training, MAX_TRAINING_ROWS),
+        _of_rows(base, tuned, spread(rows, most), config, what=what, listener=listener)
+        for rows, most, what in (
+            (material.heldout, MAX_HELDOUT_ROWS, HELDOUT),
+            (material.training, MAX_TRAINING_ROWS, "training rows"),
         )
     )
     plain = text_losses(base, tuned, neutral_texts(), listener=listener)
@@ -62,28 +72,49 @@ def heldout_perplexity(
     Raises:
         TunewrightError: E_NOTHING_TO_LEARN, no row has an answer within `train.max_length`.
     """
-    return _of_rows(base, tuned, spread(material.heldout, MAX_HELDOUT_ROWS), config, listener)
+    rows = spread(material.heldout, MAX_HELDOUT_ROWS)
+    return _of_rows(base, tuned, rows, config, what=HELDOUT, listener=listener)
 
 
 def author_ended(
     sides: tuple[Speaker, Speaker], questions: Sequence[Question], max_new_tokens: int
 ) -> float | None:
-    """Return the share of the author's answers that end within as many tokens; None if nothing can count them."""
-    counts = next((side.vocabulary for side in sides if isinstance(side, Local)), None)
+    """Return the share of the author's answers that end within as many tokens; None if there are none."""
+    local = next((side.vocabulary for side in sides if isinstance(side, Local)), None)
     answers = [question.author for question in questions if question.author is not None]
-    if counts is None or not answers:
+    if not answers:
         return None
-    # One more is the end itself.
-    ended = sum(len(counts.tokenize(answer)) + 1 <= max_new_tokens for answer in answers)
-    return ended / len(answers)
+    # Where nothing here can count tokens, there are at least as many as words. One more is the end itself.
+    counts = [len(local.tokenize(a) if local else words_of(a)) + 1 for a in answers]
+    return sum(count <= max_new_tokens for count in counts) / len(answers)
+
+
+def _same_tokens(base: Local, tuned: Local, material: Material) -> bool:
+    if base.vocabulary is tuned.vocabulary:
+        return True
+    sample = [*neutral_texts(), *material.heldout_texts[:20]]
+    return base.vocabulary.special == tuned.vocabulary.special and all(
+        base.vocabulary.tokenize(text) == tuned.vocabulary.tokenize(text) for text in sample
+    )
 
 
 def _of_rows(
-    base: Local, tuned: Local, rows: Sequence[Row], config: Config, listener: Listener
+    base: Local,
+    tuned: Local,
+    rows: Sequence[Row],
+    config: Config,
+    *,
+    what: str,
+    listener: Listener,
 ) -> Perplexity:
     limit = config.train.max_length
     found = row_losses(
-        base, tuned, [row.messages for row in rows], max_length=limit, listener=listener
+        base,
+        tuned,
+        [row.messages for row in rows],
+        max_length=limit,
+        what=what,
+        listener=listener,
     )
     if not found:
         raise failure(

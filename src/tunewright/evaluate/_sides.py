@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tunewright.config.schema import Config
@@ -14,9 +15,14 @@ from tunewright.models._load import resolve_model
 from tunewright.models.sampling import Sampling
 
 CONTEXT_TOKENS = 4096
-"""Context of llama.cpp where rows of any length may be asked."""
-PLAIN_SAMPLING = {"top_k": 0, "min_p": 0.0}
-"""What llama.cpp would otherwise cut off beside `top_p`, and Transformers does not."""
+"""Context of llama.cpp at least."""
+PLAIN = {
+    "top_k": 0,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "chat_template_kwargs": {"enable_thinking": False},
+}
+"""Nothing but `top_p` changes what is sampled, and no thought is asked for, as of models that run here."""
 
 
 @contextmanager
@@ -39,7 +45,10 @@ def opened(
             yield _both(stack, other, config, sampling)
             return
         base = resolve_model(config.model.model_name_or_path, config.model.revision)
-        how = loading(base, config.train)
+        # What was merged is in 16 bits, also where training was in 4: so is the base that it is compared with.
+        alone = config.train.model_copy(update={"load_in_4bit": False})
+        merged = isinstance(other, ModelFolder | GgufFile)
+        how = loading(base, alone if merged else config.train)
         if other is None or isinstance(other, Checkpoint):
             if adapter is None:
                 raise ValueError("an adapter is needed")
@@ -52,30 +61,25 @@ def opened(
         reads = adapter or base
         plain = load_alone(base, reads, sampling=sampling, name="base", **how)
         if isinstance(other, GgufFile):
-            yield plain, _of_gguf(stack, other, sampling)
+            longest = config.train.max_length + sampling.max_new_tokens
+            yield plain, _of_gguf(stack, other, sampling, max(CONTEXT_TOKENS, longest))
             return
-        yield plain, _of_folder(other, config, sampling)
+        how = loading(other.path, alone)
+        yield plain, load_alone(other.path, other.path, sampling=sampling, name=other.name, **how)
 
 
-def _of_folder(other: ModelFolder, config: Config, sampling: Sampling) -> Speaker:
-    # What was merged into 16 bits is compared so, also where training was in 4.
-    plain = config.train.model_copy(update={"load_in_4bit": False})
-    how = loading(other.path, plain)
-    return load_alone(other.path, other.path, sampling=sampling, name=other.name, **how)
-
-
-def _of_gguf(stack: ExitStack, other: GgufFile, sampling: Sampling) -> Speaker:
-    url = stack.enter_context(_llama.endpoint(other.path, ctx=CONTEXT_TOKENS))
-    return stack.enter_context(
-        endpoint(
-            f"{url}/v1",
-            other.path.stem,
-            name=other.name,
-            where=str(other.path),
-            sampling=sampling,
-            extra=PLAIN_SAMPLING,
-        )
+def _of_gguf(stack: ExitStack, other: GgufFile, sampling: Sampling, context: int) -> Speaker:
+    url = stack.enter_context(_llama.endpoint(other.path, ctx=context))
+    served = endpoint(
+        f"{url}/v1",
+        other.path.stem,
+        name=other.name,
+        where=str(other.path),
+        sampling=sampling,
+        extra=PLAIN,
     )
+    # Where it happens to be served is of no interest.
+    return replace(stack.enter_context(served), name=other.name)
 
 
 def _both(

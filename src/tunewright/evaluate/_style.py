@@ -80,17 +80,18 @@ def transfer_score(
         "training": [count(text) for text in own["t"]],
     }
     words = {name: sum(c.words for c in side) for name, side in counts.items()}
-    short = [
-        f"{name} text by {min_words - n:,} words" for name, n in words.items() if n < min_words
-    ]
-    few = [
-        f"{name} text by {MIN_PASSAGES - len(side)} passages of about {length} words"
-        for name, side in counts.items()
-        if len(side) < MIN_PASSAGES
-    ]
+    sides = {"base": "the base's answers", "tuned": "the tuned model's answers"} | {
+        "heldout": "the author's held-out text",
+        "training": "the author's training text",
+    }
+    short = [f"{n:,} in {sides[name]}" for name, n in words.items() if n < min_words]
+    few = [f"{len(x)} in {sides[name]}" for name, x in counts.items() if len(x) < MIN_PASSAGES]
     if short or few:
-        missing = f"{', '.join(short or few)} under {min_words if short else MIN_PASSAGES:,}"
-        return Transfer(None, None, None, f"Not enough text: {missing}.", words)
+        least = f"{min_words:,} words" if short else f"{MIN_PASSAGES} passages of {length} words"
+        reason = (
+            f"Not enough text: each side needs {least}, and there are {', '.join(short or few)}."
+        )
+        return Transfer(None, None, None, reason, words)
     found = scored(sides_of(**counts), samples=samples, seed=seed)
     if found is None:
         reason = "The base is not clearly further from the author than the author's own text is."

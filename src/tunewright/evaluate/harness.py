@@ -1,7 +1,7 @@
 """All sides answer the same prompts with the same seeds, whatever they are."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class Asked:
 
 def ask(
     sides: Sequence[Speaker],
-    prompts: Sequence[Sequence[Message]],
+    groups: Sequence[Sequence[Sequence[Message]]],
     *,
     batch_size: int,
     seed: int,
@@ -56,16 +56,19 @@ def ask(
     """Return the answers of all sides; where the time ends before the prompts do, to the first prompts.
 
     The sides take turns, a batch each, so that all have answered what is compared. The batch that begins
-    with prompt i is sampled with seed + i.
+    with prompt i is sampled with seed + i. No batch reaches over the end of a group: what is sampled together
+    depends on each other, and the answers to one group are the same whatever else is asked.
 
     Raises:
         TunewrightError: E_TIME, there was no time for the first batch.
     """
-    listener.started("compare", len(sides) * len(prompts), "answers")
+    planned = sum(map(len, groups))
+    names = " and ".join(side.name for side in sides)
+    listener.started("compare", len(sides) * planned, f"answers of {names}")
     until = clock() + max_seconds
     answers: tuple[list[Answer], ...] = tuple([] for _ in sides)
-    for start in range(0, len(prompts), batch_size):
-        batch = prompts[start : start + batch_size]
+    for batch in _batches(groups, batch_size):
+        start = len(answers[0])
         made: list[list[Answer]] = []
         try:
             for speaker in sides:
@@ -79,14 +82,22 @@ def ask(
     if not answers[0]:
         raise failure(
             "E_TIME",
-            f"{min(batch_size, len(prompts))} prompts were not answered within {max_seconds / 60:g} minutes.",
+            f"{min(batch_size, planned)} prompts were not answered within {max_seconds / 60:g} minutes.",
             where="compare.max_minutes",
         )
-    if len(answers[0]) < len(prompts):
+    if len(answers[0]) < planned:
         listener.said(
-            f"The time is over (compare.max_minutes): {len(answers[0]):,} of {len(prompts):,} prompts are compared."
+            f"The time is over (compare.max_minutes): {len(answers[0]):,} of {planned:,} prompts are compared."
         )
-    return Asked(answers, planned=len(prompts))
+    return Asked(answers, planned=planned)
+
+
+def _batches(
+    groups: Sequence[Sequence[Sequence[Message]]], size: int
+) -> Iterator[Sequence[Sequence[Message]]]:
+    for group in groups:
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
 
 
 def _in_time(

@@ -47,8 +47,15 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What it is shown as."""
+        """What it is shown as: the last turn."""
         return self.messages[-1]["content"]
+
+    @property
+    def whole(self) -> str:
+        """All turns, as a person reads them."""
+        if len(self.messages) == 1:
+            return self.prompt
+        return "\n\n".join(f"{m['role']}: {m['content']}" for m in self.messages)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,12 @@ class Material:
     heldout: list[Row]
     training: list[Row]
     questions: list[Question]
+
+    @property
+    def prompts(self) -> tuple[list[list[Message]], list[list[Message]]]:
+        """What is asked: of the held-out rows, and the user's own."""
+        rows = [q.messages for q in self.questions if q.author is not None]
+        return rows, [q.messages for q in self.questions[len(rows) :]]
 
     @property
     def heldout_texts(self) -> list[str]:
@@ -96,7 +109,7 @@ def read(
     own += own_prompts(Path(prompts_file)) if prompts_file else []
     questions = [
         *(Question(*question_and_answer(row.messages)) for row in asked),
-        *(Question(given if given[0]["role"] == "system" else [*system, *given]) for given in own),
+        *(Question([*(system if given[0]["role"] == "user" else []), *given]) for given in own),
     ]
     if not questions:
         raise failure("E_DATA_EMPTY", "There is nothing to ask.", where="compare.prompts")
@@ -130,11 +143,15 @@ def own_prompts(file: Path) -> list[list[Message]]:
             for a file that is not UTF-8. E_DATA_EMPTY, there are none.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError as error:
         raise failure("E_NOT_FOUND", "There is no such file of prompts.", where=file) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise failure("E_DATA_ROW", f"The prompts cannot be read: {error}.", where=file) from error
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        fix = "Name a text file with one prompt a line, or a .jsonl."
+        raise failure(
+            "E_DATA_ROW", f"The prompts cannot be read: {reason}.", where=file, fix=fix
+        ) from error
     found: list[list[Message]] = []
     problems: list[Problem] = []
     fix = 'Write a question, or `{"prompt": ...}`, in each line.'
@@ -152,7 +169,7 @@ def own_prompts(file: Path) -> list[list[Message]]:
     if problems:
         raise TunewrightError(problems)
     if not found:
-        raise failure("E_DATA_EMPTY", "The file holds no prompt.", where=file)
+        raise failure("E_DATA_EMPTY", "The file holds no prompt.", where=file, fix=fix)
     return found
 
 

@@ -1,6 +1,6 @@
 """Rubrics: whether structured answers look as they must, and how many of them do."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -13,7 +13,7 @@ from tunewright.config.schema.rubrics import BundledRubric, PatternSection, Rubr
 from tunewright.errors import failure
 from tunewright.evaluate import rubric_rules as rules
 from tunewright.evaluate._matching import json_fault, search
-from tunewright.evaluate.intervals import difference, share
+from tunewright.evaluate.intervals import difference, independent, share
 
 MAX_EXAMPLES = 3
 _REPLACED = (
@@ -92,6 +92,7 @@ def judged(
     base: Sequence[str],
     tuned: Sequence[str],
     author: Sequence[str],
+    groups: Sequence[Hashable],
     samples: int,
     seed: int,
 ) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def judged(
         base: Answers of the base, at least one.
         tuned: Answers of the tuned model to the same prompts, in the same order.
         author: What the author wrote; may be empty.
+        groups: Which answers of a side are to the same prompt.
         samples: Draws behind the interval of the difference.
         seed: Their seed.
 
@@ -113,7 +115,10 @@ def judged(
         for side, texts in (("base", base), ("tuned", tuned), ("author", author))
     }
     passed = {side: [float(_passes(found)) for found in all_] for side, all_ in checks.items()}
-    shares = {side: share(round(sum(flags)), len(flags)) for side, flags in passed.items()}
+    count = {"base": independent(groups), "tuned": independent(groups), "author": None}
+    shares = {
+        side: share(round(sum(flags)), len(flags), of=count[side]) for side, flags in passed.items()
+    }
     return {
         "name": rubric.name,
         "about": rubric.about,
@@ -122,7 +127,7 @@ def judged(
             for side, flags in passed.items()
         },
         "difference": difference(
-            passed["base"], passed["tuned"], samples=samples, seed=seed
+            passed["base"], passed["tuned"], samples=samples, seed=seed, groups=groups
         ).facts(),
         "rules": [
             {"rule": rule.text, **{side: _kept(found, at) for side, found in checks.items()}}

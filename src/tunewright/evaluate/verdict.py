@@ -4,17 +4,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from tunewright.evaluate.habits import Habits
+from tunewright.evaluate.habits import Change, Habits
 from tunewright.evaluate.intervals import Estimate
 from tunewright.evaluate.perplexity import Perplexity
 
 Word = Literal["improved", "overfitted", "memorised", "degraded", "nothing learned", "undecided"]
+FAULTS = ("overfitted", "memorised", "degraded")
+"""Verdicts that name a fault."""
 MIN_CLEAR_SCORE = 10.0
 """Percent: an interval of the score that ends below is as good as nothing."""
 MAX_CLEAR_RATIO = 0.95
 """Perplexity of tuned over base: an interval that ends below shows by itself that something was learned."""
 MIN_DISTINCT_SHARE = 0.75
+MIN_COPIED_GRAMS = 8
+"""8-grams that a single copy of 15 words has; of fewer, a share of short answers tells nothing."""
+MIN_ROWS = 4
+"""Rows of which an interval of perplexity means something."""
+MIN_ANSWERS = 8
+"""Likewise, answers of which one of a rubric does."""
 MIN_DIFFERENT_SHARE = 0.5
+MIN_WRITTEN_SHARE = 0.9
+MAX_LOST_ENDS = 0.1
+"""Share of answers that may stop to end, however sure it is that they do."""
 
 
 class Gate(TypedDict):
@@ -46,12 +57,14 @@ class Copied:
         words: Longest verbatim run in the tuned answers.
         heldout_words: The same in held-out text: what template and language share anyway.
         share: Share of the tuned answers' 8-grams that the training text has.
+        grams: How many those are.
         heldout_share: The same for held-out text.
     """
 
     words: int
     heldout_words: int
     share: float
+    grams: int
     heldout_share: float
 
 
@@ -87,8 +100,9 @@ class Figures:
         neutral: Perplexities on the bundled neutral text; likewise.
         base: How the base answers.
         tuned: How the tuned model answers.
+        change: Tuned less base.
         author_distinct: Share of distinct word 3-grams in passages of the author; None without any.
-        author_different: Different answers of the author over different questions; likewise.
+        author_different: Different answers of the author over questions; likewise.
         author_ended: Share of the author's answers that are shorter than answers may be; likewise.
         rubrics: Of structured answers.
     """
@@ -101,6 +115,7 @@ class Figures:
     neutral: Perplexity | None
     base: Habits
     tuned: Habits
+    change: Change
     author_distinct: float | None
     author_different: float | None
     author_ended: float | None
@@ -113,12 +128,14 @@ class Verdict:
 
     Attributes:
         word: One of six.
+        meaning: What it says, in a sentence.
         reasons: Why, with the figures: sentences.
         advice: What to try.
         gates: What was tested.
     """
 
     word: Word
+    meaning: str
     reasons: tuple[str, ...]
     advice: str
     gates: tuple[Gate, ...]
@@ -126,7 +143,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """What the word means, and why."""
-        return " ".join((_MEANING[self.word], *self.reasons))
+        return " ".join((self.meaning, *self.reasons))
 
 
 def judge(figures: Figures, limits: Limits) -> Verdict:
@@ -137,7 +154,10 @@ def judge(figures: Figures, limits: Limits) -> Verdict:
     word = _word(figures, rise, copies, damage)
     failed = tuple(_told(gate) for gate in gates if not gate["passed"])
     reasons = (*failed, *_gains(figures, limits))
-    return Verdict(word, reasons, _advice(word, figures, limits), gates)
+    meaning = _MEANING[word]
+    if word == "improved" and figures.copied:
+        meaning = "The model has learned from the text and has not memorised it."
+    return Verdict(word, meaning, reasons, _advice(word, figures, limits), gates)
 
 
 def _word(
@@ -158,7 +178,8 @@ def _word(
             return word
     if _learned(figures):
         return "improved"
-    return "undecided" if figures.score is None and not figures.heldout else "nothing learned"
+    tells = figures.score is not None or (figures.heldout and figures.heldout.rows >= MIN_ROWS)
+    return "nothing learned" if tells else "undecided"
 
 
 _MEANING: dict[Word, str] = {
@@ -168,7 +189,7 @@ _MEANING: dict[Word, str] = {
     "degraded": "The model has become worse.",
     "nothing learned": "The comparison does not prove that the model has learned anything.",
     "undecided": "There is not enough to tell whether the model has learned anything.",
-    "improved": "The model has learned from the text and has not memorised it.",
+    "improved": "The model has learned from the text.",
 }
 _ADVICE: dict[Word, str] = {
     "overfitted": "Train for fewer epochs (`train.num_train_epochs`), keep early stopping on, lower "
@@ -179,10 +200,14 @@ _ADVICE: dict[Word, str] = {
     "to write broken text.",
     "nothing learned": "Train for more epochs or raise `train.learning_rate` or `train.lora.r`; if the figures "
     "point the right way, raise `compare.num_prompts` for a narrower interval.",
-    "undecided": "Compare on a run, whose dataset has the author's text; or raise `compare.num_prompts` and "
-    "`compare.max_new_tokens`.",
+    "undecided": "Compare on a run, whose dataset has the author's text: `tunewright compare RUN`; or ask more "
+    "prompts, for longer answers (`compare.max_new_tokens`).",
     "improved": "Go on: merge, export, publish.",
 }
+
+
+_STRONGER = "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
+_NO_SCORE = "For a transfer score raise `compare.num_prompts` or `compare.max_new_tokens`. Else go on: merge, export, publish."
 
 
 def _copies(figures: Figures, limits: Limits) -> list[Gate]:
@@ -202,7 +227,7 @@ def _copies(figures: Figures, limits: Limits) -> list[Gate]:
             gate="word 8-grams of the answers found in training text",
             value=f"{found.share:.1%}",
             limit=f"at most {share:.1%}, of which held-out text has {found.heldout_share:.1%}",
-            passed=found.share <= share,
+            passed=found.share <= share or found.grams < MIN_COPIED_GRAMS,
         ),
     ]
 
@@ -216,8 +241,9 @@ def _held_out_rise(figures: Figures) -> list[Gate]:
             gate="held-out loss while the training loss fell",
             value=f"{heldout.base_loss:.3f} to {heldout.tuned_loss:.3f}; training "
             f"{training.base_loss:.3f} to {training.tuned_loss:.3f}",
-            limit="does not clearly rise (95 % intervals)",
-            passed=not (heldout.ratio.low > 1 and training.ratio.high < 1),
+            limit="must not clearly rise (95 % intervals)",
+            passed=heldout.rows < MIN_ROWS
+            or not (heldout.ratio.low > 1 and training.ratio.high < 1),
         )
     ]
 
@@ -238,6 +264,7 @@ def _damage(figures: Figures, limits: Limits) -> list[Gate]:
             for name, found, limit in texts
             if found
         ),
+        _written(figures),
         _repetition(figures),
         _sameness(figures),
         _ends(figures),
@@ -272,18 +299,34 @@ def _sameness(figures: Figures) -> Gate:
     )
 
 
-def _ends(figures: Figures) -> Gate:
-    """Return whether answers still end: clearly fewer than the base's and the author's is a fault.
+def _written(figures: Figures) -> Gate:
+    """Return whether there are answers at all: a served model may say nothing."""
+    tuned, base = figures.tuned.written.value, figures.base.written.value
+    limit = MIN_WRITTEN_SHARE * base
+    return Gate(
+        gate="answers that are not empty",
+        value=f"{tuned:.0%}",
+        limit=f"at least {limit:.0%}, {MIN_WRITTEN_SHARE:.0%} of the base's",
+        passed=tuned >= limit,
+    )
 
-    An author whose texts are longer than answers may be does not end his either.
+
+def _ends(figures: Figures) -> Gate:
+    """Return whether answers still end: clearly and noticeably fewer than the base's is a fault.
+
+    An author whose texts are longer than answers may be does not end his either: to do as he does is none.
     """
-    tuned, base = figures.tuned.ended, figures.base.ended.value
-    limit = base if figures.author_ended is None else min(base, figures.author_ended)
+    tuned, base, author = figures.tuned.ended, figures.base.ended.value, figures.author_ended
+    lost = figures.change.ended
+    fewer = lost.high < 0 and lost.value < -MAX_LOST_ENDS
+    as_author = author is not None and tuned.high >= author
+    enough = figures.tuned.answers >= MIN_ANSWERS
+    beside = "" if author is None else f" or of the author ({author:.0%})"
     return Gate(
         gate="answers that end by themselves",
         value=f"{tuned.value:.0%} ({tuned.low:.0%} to {tuned.high:.0%})",
-        limit=f"not clearly under {limit:.0%}",
-        passed=tuned.high >= limit,
+        limit=f"not clearly fewer than of the base ({base:.0%}){beside}",
+        passed=as_author or not (fewer and enough),
     )
 
 
@@ -310,9 +353,9 @@ def _fail_under(figures: Figures, limits: Limits) -> list[Gate]:
     score = figures.score
     return [
         Gate(
-            gate="transfer score",
+            gate="transfer score asked for",
             value="none" if score is None else f"{score[0]:.0f} %",
-            limit=f"at least {limits.fail_under:g} %",
+            limit=f"at least {limits.fail_under:g} % (compare.fail_under)",
             passed=score is not None and score[0] >= limits.fail_under,
         )
     ]
@@ -324,17 +367,19 @@ def _learned(figures: Figures) -> bool:
         _score, low, high = figures.score
         if low > 0 and high >= MIN_CLEAR_SCORE:
             return True
-    elif figures.heldout and figures.heldout.ratio.high < 1:
-        return True
-    if figures.heldout and figures.heldout.ratio.high < MAX_CLEAR_RATIO:
-        return True
-    return any(rubric.difference.low > 0 for rubric in figures.rubrics)
+    held = figures.heldout
+    if held and held.rows >= MIN_ROWS:
+        limit = 1.0 if figures.score is None else MAX_CLEAR_RATIO
+        if held.ratio.high < limit:
+            return True
+    enough = figures.tuned.answers >= MIN_ANSWERS
+    return enough and any(rubric.difference.low > 0 for rubric in figures.rubrics)
 
 
 def _advice(word: Word, figures: Figures, limits: Limits) -> str:
     under = figures.score is None or figures.score[0] < limits.target_score
-    if word == "improved" and figures.score is not None and under:
-        return "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
+    if word == "improved" and under:
+        return _NO_SCORE if figures.score is None else _STRONGER
     return _ADVICE[word]
 
 
@@ -370,6 +415,7 @@ def facts(verdict: Verdict) -> dict[str, Any]:
     return {
         "verdict": verdict.word,
         "sentence": verdict.sentence,
+        "meaning": verdict.meaning,
         "reasons": list(verdict.reasons),
         "advice": verdict.advice,
         "gates": list(verdict.gates),

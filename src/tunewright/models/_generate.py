@@ -1,5 +1,6 @@
 """Answers from a model: batched, sampled with fixed seeds."""
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tunewright.models.chat import Message, Vocabulary, encode
+from tunewright.models.chat import Message, Vocabulary, encode, is_raw, render
 from tunewright.models.sampling import EMPTY_THOUGHT, Answer, Sampling, TimeUpError
 
 
@@ -28,9 +29,7 @@ def generate(
         TimeUpError: `max_seconds` did not suffice.
     """
     pad = int(tokenizer.pad_token_id)  # pyright: ignore[reportArgumentType]
-    rows = [
-        encode(messages, vocabulary, add_generation_prompt=True).input_ids for messages in prompts
-    ]
+    rows = [prompt_ids(messages, vocabulary) for messages in prompts]
     width = max(map(len, rows))
     inputs: dict[str, Any] = {
         "input_ids": torch.tensor([[pad] * (width - len(r)) + r for r in rows]).to(model.device),
@@ -48,6 +47,10 @@ def generate(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=0,
+            # Not what the base's generation_config.json may say.
+            min_p=None,
+            typical_p=1.0,
+            repetition_penalty=1.0,
             pad_token_id=pad,
             eos_token_id=sorted(vocabulary.ends),
             max_time=max_seconds,
@@ -55,6 +58,26 @@ def generate(
     if time.monotonic() > until:
         raise TimeUpError
     return [_answer(ids, tokenizer, vocabulary.ends) for ids in out_BT[:, width:].tolist()]
+
+
+def prompt_ids(messages: Sequence[Message], vocabulary: Vocabulary) -> list[int]:
+    """Return what a model reads before it answers.
+
+    Where the template puts an empty thought before an answer, as Qwen3's does, it is part of that: a base that
+    was not trained on it would think in place of answering.
+    """
+    ids = list(encode(messages, vocabulary, add_generation_prompt=True).input_ids)
+    if is_raw(messages):
+        return ids
+    asked = render(messages, vocabulary, add_generation_prompt=True)
+    answered = render([*messages, Message(role="assistant", content="x")], vocabulary)
+    if not answered.startswith(asked + EMPTY_THOUGHT):
+        return ids
+    pieces = re.split(f"({vocabulary.special_pattern.pattern})", EMPTY_THOUGHT)
+    for piece in filter(None, pieces):
+        special = vocabulary.special.get(piece)
+        ids += [special] if special is not None else [i for i, _, _ in vocabulary.tokenize(piece)]
+    return ids
 
 
 def _answer(ids: list[int], tokenizer: PreTrainedTokenizerFast, ends: frozenset[int]) -> Answer:

@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from matplotlib import rc_context
@@ -110,9 +111,12 @@ def checkpoint_curves(
         steps, values, lows, highs = zip(*scores, strict=True) if scores else ((), (), (), ())
         above.fill_between(steps, lows, highs, color=theme.strong, alpha=0.22, linewidth=0)
         above.plot(steps, values, color=theme.strong, linewidth=2.2, marker="o", markersize=4)
-        below = _axes(panels[1], "words copied", ticks=3)
+        below = _axes(panels[1], "words copied")
         below.plot(*zip(*copies, strict=True), color=theme.quiet, linewidth=1.8, marker="o")
+        below.margins(y=0.2)
         below.set_ylim(bottom=0)
+        below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
+        _name_steps(below, [step for step, _ in copies])
         above.set_xlabel("")
         if best_step is not None and as_number(best_step) is not None:
             _mark_best(above, best_step, theme, f"best eval loss: step {best_step:g}")
@@ -143,6 +147,13 @@ def _axes(axes: Axes, label: str, *, ticks: int = 7) -> Axes:
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     return axes
+
+
+def _name_steps(axes: Axes, steps: Sequence[float]) -> None:
+    """Set the ticks at the steps themselves, if none stands so close to the next that they touch."""
+    closest = min((after - step for step, after in pairwise(steps)), default=0)
+    if closest >= (steps[-1] - steps[0]) / 8:
+        axes.set_xticks(steps)
 
 
 def _mark_best(axes: Axes, step: float, theme: Theme, text: str) -> None:

@@ -37,7 +37,7 @@ class Sample:
         number: Place in samples.jsonl, from 1.
         prompt: What was asked.
         own: The user's own prompt, which is not scored.
-        sides: Pieces of each side's answer; none if it has no answer.
+        sides: Pieces of each side's answer; the author has none to the user's own prompt.
         looked_up: Whether its answers were looked up in the training text.
     """
 
@@ -66,6 +66,11 @@ class Samples:
     first: Sequence[Sample] = ()
     folded: Sequence[Sample] = ()
     total: int = 0
+
+    @property
+    def elsewhere(self) -> int:
+        """How many are in the file only."""
+        return self.total - len(self.first) - len(self.folded)
 
     @property
     def looked_up(self) -> bool:
@@ -110,10 +115,15 @@ def pieces(text: str, spans: Sequence[Sequence[Any]]) -> list[Piece]:
 def _sample(number: int, row: Mapping[str, Any]) -> Sample:
     copied = row.get("copied")
     spans: Mapping[str, Any] = copied or {}
+    own = row.get("scored") is False
     return Sample(
         number=number,
         prompt=str(row.get("prompt", "")),
-        own=row.get("scored") is False,
-        sides={side: pieces(row.get(side) or "", spans.get(side) or ()) for side in SIDES},
+        own=own,
+        sides={
+            side: pieces(row.get(side) or "", spans.get(side) or ())
+            for side in SIDES
+            if side != "author" or not own
+        },
         looked_up=copied is not None,
     )

@@ -1,6 +1,7 @@
 """From facts to what the page shows: stages, gates, positions on the scale, directions of markers."""
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,12 +23,14 @@ class Stage:
         title: In words.
         command: Makes it.
         done: Whether its artifact is there.
+        failed: Number of its gates that failed.
     """
 
     kind: Kind
     title: str
     command: str
     done: bool
+    failed: int
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,12 @@ _TONES = {"improved": "good", "overfitted": "bad", "memorised": "bad", "degraded
 
 
 def stages(artifacts: Mapping[Kind, Artifact]) -> list[Stage]:
-    """Return the pipeline's stages and whether each is done."""
-    return [Stage(kind, title, command, kind in artifacts) for kind, title, command in _STAGES]
+    """Return the pipeline's stages, whether each is done, and how many of its gates failed."""
+    failed = Counter(gate["stage"] for gate in gates(artifacts) if not gate["passed"])
+    return [
+        Stage(kind, title, command, kind in artifacts, failed[title])
+        for kind, title, command in _STAGES
+    ]
 
 
 def gates(artifacts: Mapping[Kind, Artifact]) -> list[dict[str, Any]]:

@@ -1,12 +1,13 @@
 """OpenAI-compatible endpoints: what is asked, what is done about faults, and what is told of them."""
 
+import time
 from contextlib import ExitStack
 
 import pytest
 from fake_openai import FakeOpenAI, serving
 
 from tunewright.errors import TunewrightError
-from tunewright.evaluate._endpoint import TRIES, endpoint
+from tunewright.evaluate._endpoint import TRIES, _key, endpoint
 from tunewright.models.sampling import Sampling, TimeUpError
 
 SAMPLING = Sampling(max_new_tokens=5, temperature=0.7, top_p=0.9)
@@ -70,11 +71,13 @@ def test_an_answer_at_the_limit_has_not_ended_and_a_thought_is_no_part_of_it(ope
 
 def test_raw_text_is_gone_on_with(opened):
     fake = FakeOpenAI(echo)
-    opened(fake, "m").answer([[{"role": "assistant", "content": "Once"}]], seed=1, max_seconds=30)
+    opened(fake, "only").answer(
+        [[{"role": "assistant", "content": "Once"}]], seed=1, max_seconds=30
+    )
     path, _, body = fake.requests[0]
     assert path == "/v1/completions"
     assert body["prompt"] == "Once"
-    assert body["model"] == "m"
+    assert body["model"] == "only"
 
 
 def test_a_busy_server_is_asked_again_when_it_says(opened):
@@ -127,7 +130,7 @@ def test_a_server_that_is_not_there(opened):
 def test_of_several_models_one_must_be_named(opened, models):
     with pytest.raises(TunewrightError, match=f"lists {len(models)} models") as caught:
         opened(FakeOpenAI(echo, models=models))
-    assert caught.value.problems[0].fix == "Name one of them: --tuned-model."
+    assert caught.value.problems[0].fix == "Name one of them: --tuned-model NAME."
 
 
 def test_time_that_is_over_is_no_fault(opened):
@@ -143,3 +146,49 @@ def test_each_endpoint_gets_its_own_key(opened, monkeypatch):
     fake = FakeOpenAI(echo)
     opened(fake).answer(ASKED[:1], seed=1, max_seconds=30)
     assert fake.requests[0][1]["Authorization"] == "Bearer special"
+
+
+@pytest.mark.parametrize("key", ["sk-123\u00e9", "sk-\n123"])
+def test_a_key_that_is_none_is_refused_and_not_shown(opened, monkeypatch, key):
+    monkeypatch.setenv("TUNED_API_KEY", key)
+    with pytest.raises(TunewrightError, match="E_ENDPOINT") as caught:
+        opened(FakeOpenAI(echo))
+    assert "123" not in str(caught.value)
+    assert "TUNED_API_KEY" in caught.value.problems[0].fix
+
+
+def test_space_around_a_key_is_no_part_of_it(opened, monkeypatch):
+    monkeypatch.setenv("TUNED_API_KEY", " sk-1\r\n")
+    fake = FakeOpenAI(echo)
+    opened(fake).answer(ASKED[:1], seed=1, max_seconds=30)
+    assert fake.requests[0][1]["Authorization"] == "Bearer sk-1"
+
+
+def test_the_general_key_goes_over_https_or_stays_here(opened, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "general")
+    assert _key("--tuned-url", "https://far.example/v1", safe=True) == "general"
+    assert _key("--tuned-url", "http://far.example/v1", safe=False) == ""
+    assert opened(FakeOpenAI(echo)).client.headers["Authorization"] == "Bearer general"
+
+
+def test_a_model_that_is_not_listed_is_refused(opened):
+    with pytest.raises(TunewrightError, match="no 'other': only"):
+        opened(FakeOpenAI(echo), "other")
+
+
+def test_a_fault_is_told_before_the_slow_answers_come(opened):
+    def slow(body):
+        time.sleep(3)
+        return "late"
+
+    one = opened(FakeOpenAI(slow, faults=[(404, {}, b"")]))
+    begun = time.monotonic()
+    with pytest.raises(TunewrightError):
+        one.answer(ASKED, seed=1, max_seconds=30)
+    assert time.monotonic() - begun < 2
+
+
+def test_text_that_comes_in_parts_is_joined(opened):
+    body = b'{"choices": [{"message": {"content": [{"type": "text", "text": "Yes."}]}}]}'
+    one = opened(FakeOpenAI(echo, faults=[(200, {}, body)]))
+    assert one.answer(ASKED[:1], seed=1, max_seconds=30)[0].text == "Yes."

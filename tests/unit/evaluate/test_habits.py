@@ -11,7 +11,7 @@ CHANCE = {"samples": 200, "seed": 3}
 
 def test_figures_of_a_side():
     answers = [Answer(LONG, 14, ended=True), Answer("one two three", 4, ended=False)]
-    found = habits(answers, **CHANCE)
+    found = habits(answers, ["Q1", "Q2"], **CHANCE)
     assert (found.answers, found.words.value, found.tokens.value) == (2, 8.0, 9.0)
     assert found.ended.value == 0.5
     # 11 3-grams, of which "sat on the" and "on the mat" come twice
@@ -23,7 +23,7 @@ def test_figures_of_a_side():
 def test_change_is_over_pairs():
     base = [Answer("word " * n, n, ended=True) for n in range(5, 45)]
     tuned = [Answer("word " * (n + 2), n, ended=n % 2 == 0) for n in range(5, 45)]
-    found = change(base, tuned, **CHANCE)
+    found = change(base, tuned, range(40), **CHANCE)
     assert (found.words.value, found.words.low, found.words.high) == (2.0, 2.0, 2.0)
     assert found.ended.value == -0.5
     assert found.ended.high < 0

@@ -51,7 +51,7 @@ def _ask(seconds, max_seconds, listener=SILENT):
     sides = [Fake("base", clock, seconds), Fake("tuned", clock, seconds)]
     found = ask(
         sides,
-        PROMPTS,
+        [PROMPTS],
         batch_size=3,
         seed=42,
         max_seconds=max_seconds,
@@ -70,7 +70,7 @@ def test_sides_take_turns_with_the_same_seeds():
         f"tuned {42 + 3 * (n // 3)} {n}" for n in range(7)
     ]
     assert found.planned == 7
-    assert listener.total == ("compare", 14, "answers")
+    assert listener.total == ("compare", 14, "answers of base and tuned")
     steps = [(3, "base"), (6, "tuned"), (9, "base"), (12, "tuned"), (13, "base"), (14, "tuned")]
     assert listener.done == steps
     assert listener.lines == []
@@ -91,3 +91,19 @@ def test_no_time_for_the_first_batch_is_told():
     assert problem.code == "E_TIME"
     assert "within 1 minutes" in problem.message
     assert problem.where == "compare.max_minutes"
+
+
+def test_groups_are_batched_apart():
+    clock = Clock()
+    side = Fake("base", clock)
+    found = ask(
+        [side],
+        [PROMPTS[:4], [], PROMPTS[4:]],
+        batch_size=3,
+        seed=1,
+        max_seconds=60,
+        listener=SILENT,
+        clock=clock,
+    )
+    assert side.asked == [(1, ["0", "1", "2"]), (4, ["3"]), (5, ["4", "5", "6"])]
+    assert len(found.answers[0]) == found.planned == 7

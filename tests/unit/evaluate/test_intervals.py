@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.evaluate.intervals import difference, mean, share
+from tunewright.evaluate.intervals import difference, independent, mean, share
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,34 @@ def test_a_difference_is_over_pairs():
     found = difference(base, [x + 1 + 0.01 * x for x in base], samples=200, seed=1)
     assert found.value == pytest.approx(1.245)
     assert found.high - found.low < 0.2  # the values themselves spread over 50
+
+
+def test_answers_to_one_question_are_no_independent_proof():
+    """Six questions asked ten times: the interval is that of six values, and covers as often as it should."""
+    random, alone, together = Random(7), 0, 0
+    for seed in range(200):
+        questions = [random.gauss(0, 1) for _ in range(6)]
+        values = [q + random.gauss(0, 0.1) for q in questions for _ in range(10)]
+        groups = [n // 10 for n in range(60)]
+        for grouped in (None, groups):
+            found = mean(values, samples=200, seed=seed, groups=grouped)
+            covered = found.low <= 0 <= found.high
+            if grouped:
+                together += covered
+            else:
+                alone += covered
+    assert alone / 200 < 0.6
+    assert together / 200 > 0.8
+
+
+def test_groups_of_one_value_are_as_no_groups():
+    values = [1.0, 2.0, 4.0]
+    plain = mean(values, samples=100, seed=1)
+    assert mean(values, samples=100, seed=1, groups="abc") == plain
+    assert mean(values, samples=100, seed=1, groups="aaa") == plain
+
+
+def test_shares_of_repeated_questions_are_as_wide_as_the_questions_are_few():
+    assert independent("aabb") == 2
+    assert independent("aaaa") == 4
+    assert share(20, 40, of=2).low == share(1, 2).low

@@ -161,6 +161,7 @@ def test_judged_tells_shares_by_side_and_rule_and_shows_failures():
         base=[long, both, long, good],
         tuned=[good, good, both, good],
         author=[good],
+        groups=range(4),
         samples=200,
         seed=1,
     )
@@ -183,7 +184,13 @@ def test_judged_tells_shares_by_side_and_rule_and_shows_failures():
 
 def test_judged_without_author_and_limit():
     facts = judged(
-        rubric(words={"max": 2}), base=["a"], tuned=["b c d"], author=[], samples=100, seed=1
+        rubric(words={"max": 2}),
+        base=["a"],
+        tuned=["b c d"],
+        author=[],
+        groups="a",
+        samples=100,
+        seed=1,
     )
     assert facts["author"] is None
     assert facts["rules"][0]["author"] is None
@@ -196,6 +203,7 @@ def test_at_most_three_examples():
         base=["a b"] * 5,
         tuned=["a b"] * 5,
         author=[],
+        groups=range(5),
         samples=100,
         seed=1,
     )

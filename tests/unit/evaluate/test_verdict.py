@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tunewright.evaluate.habits import Habits, habits
+from tunewright.evaluate.habits import Change, Habits, habits
 from tunewright.evaluate.intervals import Estimate
 from tunewright.evaluate.perplexity import RowLoss, perplexity
 from tunewright.evaluate.verdict import Copied, Figures, Limits, Rubric, judge
@@ -24,9 +24,15 @@ def _perplexity(base, tuned):
 
 def _habits(distinct=0.97, ended=30, of=60) -> Habits:
     plain = Estimate(40.0, 38.0, 42.0)
-    own = habits([Answer(f"{n}", 3, ended=n < ended) for n in range(of)], samples=100, seed=1)
+    answers = [Answer(f"{n}", 3, ended=n < ended) for n in range(of)]
+    own = habits(answers, range(of), samples=100, seed=1)
     shown = Estimate(distinct, distinct - 0.01, distinct + 0.01)
     return replace(own, words=plain, tokens=plain, distinct_3=shown)
+
+
+def _change(lost, spread=0.02) -> Change:
+    nothing = Estimate(0.0, -0.1, 0.1)
+    return Change(nothing, Estimate(-lost, -lost - spread, -lost + spread), nothing)
 
 
 def _rubric(tuned, difference, least=None, author=None) -> Rubric:
@@ -36,7 +42,7 @@ def _rubric(tuned, difference, least=None, author=None) -> Rubric:
 
 BETTER, SAME, WORSE = _perplexity(3, 2.8), _perplexity(3, 3), _perplexity(3, 3.2)
 SLIGHTLY_BETTER, SLIGHTLY_WORSE = _perplexity(3, 2.98), _perplexity(3, 3.02)
-COPIED = Copied(words=8, heldout_words=7, share=0.01, heldout_share=0.01)
+COPIED = Copied(words=8, heldout_words=7, share=0.01, grams=20, heldout_share=0.01)
 GOOD = Figures(
     score=(75.0, 60.0, 90.0),
     score_reason="",
@@ -46,6 +52,7 @@ GOOD = Figures(
     neutral=SLIGHTLY_WORSE,
     base=_habits(0.98),
     tuned=_habits(0.97),
+    change=_change(0),
     author_distinct=0.99,
     author_different=1.0,
     author_ended=0.5,
@@ -64,6 +71,7 @@ def _copied(**change):
         (_copied(words=26, heldout_words=26), "improved", ""),
         (_copied(share=0.061), "memorised", "8-grams"),
         (_copied(share=0.33, heldout_share=0.3), "improved", ""),
+        (_copied(share=0.33, grams=7), "improved", ""),
         ({"heldout": SLIGHTLY_WORSE}, "overfitted", "while the training loss fell"),
         ({"heldout": WORSE}, "overfitted", "while the training loss fell"),
         ({"heldout": WORSE, "training": WORSE}, "degraded", "perplexity"),
@@ -77,9 +85,24 @@ def _copied(**change):
             "improved",
             "",
         ),
-        ({"tuned": _habits(ended=5)}, "degraded", "end by themselves"),
-        ({"tuned": _habits(ended=5), "author_ended": 0.1}, "improved", ""),
-        ({"tuned": _habits(ended=5), "base": _habits(ended=5)}, "improved", ""),
+        ({"tuned": _habits(ended=5), "change": _change(0.4)}, "degraded", "end by themselves"),
+        (
+            {"tuned": _habits(ended=5), "change": _change(0.4), "author_ended": 0.1},
+            "improved",
+            "",
+        ),
+        ({"tuned": _habits(ended=5), "change": _change(0.4, 0.5)}, "improved", ""),
+        ({"tuned": _habits(ended=27), "change": _change(0.05, 0.01)}, "improved", ""),
+        (
+            {"tuned": replace(_habits(ended=5), answers=7), "change": _change(0.4)},
+            "improved",
+            "",
+        ),
+        (
+            {"tuned": replace(_habits(), written=Estimate(0.5, 0.4, 0.6))},
+            "degraded",
+            "not empty",
+        ),
         ({"score": (30.0, -5.0, 60.0), "heldout": SLIGHTLY_BETTER}, "nothing learned", ""),
         ({"score": (5.0, 1.0, 9.0), "heldout": SAME}, "nothing learned", ""),
         # a perplexity that is clearly lower shows by itself that something was learned
@@ -144,7 +167,9 @@ def test_without_text_of_the_author_nothing_is_decided():
 def test_fail_under_is_a_gate_and_no_verdict(score, passed):
     verdict = judge(replace(GOOD, score=score), replace(LIMITS, fail_under=60))
     assert verdict.word == "improved"
-    assert [g["passed"] for g in verdict.gates if g["gate"] == "transfer score"] == [passed]
+    assert [g["passed"] for g in verdict.gates if g["gate"] == "transfer score asked for"] == [
+        passed
+    ]
 
 
 def test_a_score_under_the_target_is_a_remark_and_not_a_failure():

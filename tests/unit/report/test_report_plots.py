@@ -38,6 +38,19 @@ def test_score_and_longest_copy_have_panels_of_their_own():
         assert text in svg(found.dark)
 
 
+@pytest.mark.parametrize(
+    ("steps", "named"), [((66, 72, 79), True), ((7,), True), ((1, 2, 99), False)]
+)
+def test_checkpoints_that_stand_apart_are_named_by_their_steps(steps, named):
+    found = checkpoint_curves(
+        [{"step": n, "score": SCORE, "longest_words": 3} for n in steps], None
+    )
+    assert found
+    picture = svg(found.light)
+    assert all(f">{step}<" in picture for step in steps) is named
+    assert ">1.5<" not in picture
+
+
 @pytest.mark.parametrize("score", [None, {"score": None, "reason": "not enough text"}])
 def test_checkpoints_without_a_score_still_have_copies(score):
     found = checkpoint_curves([{"step": 5, "score": score, "longest_words": 7}], None)

@@ -63,7 +63,11 @@ def test_the_user_s_own_prompts_come_first(tmp_path):
     found = read_samples(evaluation(tmp_path, rows))
     assert [sample.number for sample in found.first] == [10, 1, 2, 3, 4, 5]
     assert [sample.own for sample in found.first] == [True] + [False] * 5
-    assert found.total == 10
+    assert (found.total, found.elsewhere) == (10, 0)
+    assert [list(sample.sides) for sample in found.first[:2]] == [
+        ["base", "tuned"],
+        ["base", "tuned", "author"],
+    ]
 
 
 def test_of_the_folded_ones_those_with_copies_come_first(tmp_path):
@@ -72,6 +76,7 @@ def test_of_the_folded_ones_those_with_copies_come_first(tmp_path):
     found = read_samples(evaluation(tmp_path, rows))
     assert [sample.number for sample in found.folded][:2] == [51, SHOWN + 1]
     assert (len(found.first), len(found.folded), found.total) == (SHOWN, FOLDED, 60)
+    assert found.elsewhere == 60 - SHOWN - FOLDED
     assert found.has_copy
     assert found.looked_up
 

@@ -72,11 +72,19 @@ def test_the_headline_leaves_out_the_reasons(sentence, reasons, shown):
     assert view.headline({"sentence": sentence, "reasons": reasons}) == shown
 
 
-def test_gates_come_in_the_pipeline_s_order():
-    def artifact(kind):
-        gate = {"gate": "g", "value": "", "limit": "", "passed": True}
-        return Artifact(kind, Path(), "", "", {}, {"gates": [gate]}, {}, "")
+def artifact(kind, *, passed=True):
+    gate = {"gate": "g", "value": "", "limit": "", "passed": passed}
+    return Artifact(kind, Path(), "", "", {}, {"gates": [gate]}, {}, "")
 
+
+def test_a_stage_counts_its_own_gates_that_failed():
+    found = view.stages(
+        {"dataset": artifact("dataset"), "adapter": artifact("adapter", passed=False)}
+    )
+    assert [(stage.done, stage.failed) for stage in found[:3]] == [(True, 0), (True, 1), (False, 0)]
+
+
+def test_gates_come_in_the_pipeline_s_order():
     kinds = ("exported", "plan", "dataset", "check", "adapter")
     found = view.gates({kind: artifact(kind) for kind in kinds})
     assert [gate["stage"] for gate in found] == ["data", "check", "plan", "training", "export"]

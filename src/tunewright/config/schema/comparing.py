@@ -18,7 +18,8 @@ class CompareSection(Section):
         description="Prompts from the held-out rows; rows are reused with other seeds.",
     )
     prompts: tuple[str, ...] = Field(
-        default=(), description="Prompts of your own, shown but not scored."
+        default=(),
+        description="Prompts of your own: shown, and searched for copies, but not scored.",
     )
     prompts_file: str | None = Field(
         default=None,
