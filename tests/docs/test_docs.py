@@ -30,6 +30,7 @@ GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # The guides' own lengths stay: whether their rows fit is part of what is tested.
 QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
+QUICK += ["train.max_train_samples=40", "train.save_total_limit=2"]
 TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
 STOPPED, FAILS = "^C", "# exit code 1"
 OTHERS = {

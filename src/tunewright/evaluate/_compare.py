@@ -98,7 +98,10 @@ def _compared(
         )
         answers = Answers(material, *asked.answers)
         found = losses(sides, material, config, listener)
-        along = course(config, sides, answers, checkpoints, until=until, listener=listener)
+        known = found.heldout_rows if found else ()
+        along = course(
+            config, sides, answers, checkpoints, known=known, until=until, listener=listener
+        )
         names = {"base": sides[0].name, "tuned": sides[1].name}
         facts, samples = figured(config, answers, found, rubrics=rubrics, author_ended=ended)
         facts["compared"] = names

@@ -9,8 +9,9 @@ from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 from tunewright.evaluate._figures import Answers, copies_in, score
 from tunewright.evaluate._local import Local, put_on
-from tunewright.evaluate._losses import heldout_perplexity
+from tunewright.evaluate._losses import of_checkpoint
 from tunewright.evaluate.harness import Speaker, ask
+from tunewright.evaluate.perplexity import RowLoss
 from tunewright.evaluate.sides import Checkpoint
 from tunewright.events import Listener
 
@@ -21,12 +22,13 @@ def course(
     answers: Answers,
     checkpoints: Sequence[Checkpoint],
     *,
+    known: Sequence[RowLoss],
     until: float,
     listener: Listener,
 ) -> list[dict[str, Any]]:
     """Return score, copies and held-out perplexity of each checkpoint, the first step first.
 
-    The base's answers are those that it has given. The tuned side holds the last checkpoint afterwards. A
+    The base's answers and losses on held-out rows, `known`, are those that it has given. The tuned side holds the last checkpoint afterwards. A
     checkpoint that cannot be asked, or that there is no time for until `until`, is left out, and it is told.
     """
     base, tuned = sides
@@ -41,7 +43,7 @@ def course(
             listener.said(f"{checkpoint.name} is left out: {error.problems[0].message}")
             continue
         row = _row(config, here)
-        held = heldout_perplexity(base, tuned, answers.material, config, listener)
+        held = of_checkpoint(base, tuned, answers.material, config, known=known, listener=listener)
         rows.append(
             {
                 "step": checkpoint.step,

@@ -130,7 +130,7 @@ def figured(
         "transfer_score": {**asdict(transfer), "excluded": excluded},
         "markers": _markers(answers, author),
         "memorisation": _memorisation(answers, copies, found),
-        "perplexity": {k: v.facts() for k, v in vars(found).items()} if found else {},
+        "perplexity": found.facts() if found else {},
         "answers": {
             "max_new_tokens": options.max_new_tokens,
             "base": of_base.facts(),

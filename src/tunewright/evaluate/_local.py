@@ -152,10 +152,11 @@ def row_losses(
     max_length: int,
     what: str,
     listener: Listener,
+    known: Sequence[RowLoss] = (),
 ) -> list[RowLoss]:
     """Return what base and tuned model lose on the label tokens of each row that has any.
 
-    A row at a time: padding cannot change a figure, and only the logits of labels are computed.
+    What the base loses is taken from `known` where that is given: losses on the same rows. A row at a time: padding cannot change a figure, and only the logits of labels are computed.
     """
     listener.started("compare", len(rows), what)
     losses: list[RowLoss] = []
@@ -164,7 +165,8 @@ def row_losses(
         ids, mask = encoded.input_ids[:max_length], encoded.mask[:max_length]
         labels = [at for at in range(1, len(ids)) if mask[at]]
         if labels:
-            losses.append(RowLoss(base.loss(ids, labels), tuned.loss(ids, labels), len(labels)))
+            of_base = known[len(losses)].base if known else base.loss(ids, labels)
+            losses.append(RowLoss(of_base, tuned.loss(ids, labels), len(labels)))
         listener.advanced(done, "perplexity")
     return losses
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tunewright.config.schema import Config
 from tunewright.errors import failure
@@ -9,7 +10,7 @@ from tunewright.evaluate._local import Local, row_losses, text_losses
 from tunewright.evaluate.harness import Speaker
 from tunewright.evaluate.material import Material, Question, Row, spread
 from tunewright.evaluate.neutral import neutral_texts
-from tunewright.evaluate.perplexity import Perplexity, perplexity
+from tunewright.evaluate.perplexity import Perplexity, RowLoss, perplexity
 from tunewright.evaluate.style import words_of
 from tunewright.events import Listener
 
@@ -26,11 +27,17 @@ class Losses:
         heldout: On held-out rows.
         training: On training rows.
         neutral: On the bundled neutral text.
+        heldout_rows: Losses on each held-out row.
     """
 
     heldout: Perplexity
     training: Perplexity
     neutral: Perplexity
+    heldout_rows: list[RowLoss]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the perplexities as JSON values."""
+        return {name: getattr(self, name).facts() for name in ("heldout", "training", "neutral")}
 
 
 def losses(
@@ -59,21 +66,24 @@ def losses(
             (material.training, MAX_TRAINING_ROWS, "training rows"),
         )
     )
-    plain = text_losses(base, tuned, neutral_texts(), listener=listener)
-    neutral = perplexity(plain, samples=config.compare.bootstrap_samples, seed=config.seed)
-    return Losses(heldout, training, neutral)
+    neutral = text_losses(base, tuned, neutral_texts(), listener=listener)
+    found = (_perplexity(rows, config) for rows in (heldout, training, neutral))
+    return Losses(*found, heldout_rows=heldout)
 
 
-def heldout_perplexity(
-    base: Local, tuned: Local, material: Material, config: Config, listener: Listener
+def of_checkpoint(
+    base: Local,
+    tuned: Local,
+    material: Material,
+    config: Config,
+    *,
+    known: Sequence[RowLoss],
+    listener: Listener,
 ) -> Perplexity:
-    """Return the perplexities on held-out rows alone.
-
-    Raises:
-        TunewrightError: E_NOTHING_TO_LEARN, no row has an answer within `train.max_length`.
-    """
+    """Return the perplexities on held-out rows, on which the base's losses are known."""
     rows = spread(material.heldout, MAX_HELDOUT_ROWS)
-    return _of_rows(base, tuned, rows, config, what=HELDOUT, listener=listener)
+    found = _of_rows(base, tuned, rows, config, what=HELDOUT, listener=listener, known=known)
+    return _perplexity(found, config)
 
 
 def author_ended(
@@ -106,7 +116,8 @@ def _of_rows(
     *,
     what: str,
     listener: Listener,
-) -> Perplexity:
+    known: Sequence[RowLoss] = (),
+) -> list[RowLoss]:
     limit = config.train.max_length
     found = row_losses(
         base,
@@ -115,6 +126,7 @@ def _of_rows(
         max_length=limit,
         what=what,
         listener=listener,
+        known=known,
     )
     if not found:
         raise failure(
@@ -122,4 +134,8 @@ def _of_rows(
             f"None of {len(rows)} rows has an answer within {limit} tokens.",
             where="train.max_length",
         )
-    return perplexity(found, samples=config.compare.bootstrap_samples, seed=config.seed)
+    return found
+
+
+def _perplexity(rows: Sequence[RowLoss], config: Config) -> Perplexity:
+    return perplexity(rows, samples=config.compare.bootstrap_samples, seed=config.seed)
