@@ -74,10 +74,9 @@ def quick(arguments: list[str], kept: Path, free_bytes: int | None = None) -> in
     from tunewright.merge import _merge
 
     for module, names, is_value in (
-        (_compare, ("_samples", "_perplexity", "_judged", "_answer_facts"), True),
+        (_compare, ("_compared",), True),
         (_export, ("_proven",), True),
         (_merge, ("prove",), True),
-        (_compare, ("load_pair",), False),
         (_export, ("_evidence",), False),
     ):
         for name in names:

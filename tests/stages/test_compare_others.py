@@ -137,6 +137,9 @@ def test_two_servers_are_compared_by_the_command(run, here, capfd, monkeypatch):
     assert made.facts["verdict"] in ("nothing learned", "undecided")
     assert code == 0, err
     assert "All 6 answers:" in out
+    assert "style marker" in out
+    assert "an answer" in out
+    assert f"tuned: {files[1].stem} at {other}/v1, compared with baseline" in out
     assert "Next:" not in out
     same = "F16, then Q8_0, of the same seeds"
     answers = [made.facts["answers"][side]["words"]["value"] for side in ("base", "tuned")]

@@ -316,17 +316,19 @@ def test_no_space_is_told_before_training(project, tmp_path):
 
 
 def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manuscript):
-    """Few rows, many epochs, no early stopping: the verdict is overfitted and publishing refuses."""
-    rows = [
-        {"prompt": f"Tell story {n}.", "completion": text}
-        for n, text in enumerate((manuscript / "chunk_01.txt").read_text().split("\n\n")[1:13])
+    """Twenty rows for thirty epochs, no early stopping: the verdict is overfitted and publishing refuses."""
+    texts = [
+        text
+        for file in sorted(manuscript.glob("*.txt"))
+        for text in file.read_text().split("\n\n")[1:6]
     ]
+    rows = [{"prompt": f"Tell story {n}.", "completion": text} for n, text in enumerate(texts[:25])]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = yaml.safe_load((project / "c.yaml").read_text())
     config["output_dir"] = str(tmp_path / "run")
     config["prepare"] = {"source": "rows.jsonl", "eval_split": 0.2}
     config["train"] |= {
-        "num_train_epochs": 60,
+        "num_train_epochs": 30,
         "learning_rate": 0.01,
         "early_stopping_patience": None,
         "eval_steps": 10_000,
@@ -338,7 +340,11 @@ def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manu
     assert done.returncode == 1, done.stderr
     assert "ERROR E_GATE_VERDICT" in done.stderr
     found = json.loads((tmp_path / "run" / "evaluation" / "manifest.json").read_text())["facts"]
-    assert found["verdict"] in ("overfitted", "degraded")
+    assert found["verdict"] == "overfitted"
+    failed = {gate["gate"] for gate in found["gates"] if not gate["passed"]}
+    assert "held-out loss while the training loss fell" in failed
+    assert "word 8-grams of the answers found in training text" in failed
+    assert "fewer epochs" in found["advice"]
     assert not (tmp_path / "models").exists() or not list((tmp_path / "models").glob("*/*/v*"))
     assert (tmp_path / "run" / "report" / "report.html").is_file()
     forced = tunewright("publish", "run", "--force", cwd=tmp_path)

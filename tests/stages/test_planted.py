@@ -1,9 +1,8 @@
-"""Runs with a known fault get the verdict that names it; the good run is the demo's, in test_pipeline.py."""
+"""Runs with a known fault get the verdict that names it; the good run and the overfitted one are in test_pipeline.py."""
 
 import json
 import random
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -37,28 +36,6 @@ def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config):
     assert not failed
     assert facts["transfer_score"]["score"] == pytest.approx(0, abs=1)
     assert facts["perplexity"]["heldout"]["ratio"]["value"] == pytest.approx(1, abs=1e-3)
-
-
-def test_twenty_rows_for_thirty_epochs_are_overfitted(make_config, tmp_path):
-    for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:5]:
-        (tmp_path / file.name).write_text(file.read_text(encoding="utf-8")[:1700])
-    config = make_config(
-        f"prepare.source={tmp_path}",
-        "train.num_train_epochs=30",
-        "train.learning_rate=4e-3",
-        "train.early_stopping_patience=null",
-        "train.eval_steps=10000",
-        "train.lora.r=16",
-        "train.lora.lora_alpha=32",
-        "compare.max_new_tokens=60",
-    )
-    facts, failed = _verdict(config)
-    dataset = load_artifact(Path(config.run_dir) / "dataset", "dataset")
-    assert 18 <= dataset.facts["train_rows"] <= 24
-    assert facts["verdict"] == "overfitted"
-    assert "held-out loss while the training loss fell" in failed
-    assert "word 8-grams of the answers found in training text" in failed
-    assert "fewer epochs" in facts["advice"]
 
 
 def test_targets_with_shuffled_words_degrade_the_model(make_config, tmp_path):

@@ -28,8 +28,9 @@ def course(
 ) -> list[dict[str, Any]]:
     """Return score, copies and held-out perplexity of each checkpoint, the first step first.
 
-    The base's answers and losses on held-out rows, `known`, are those that it has given. The tuned side holds the last checkpoint afterwards. A
-    checkpoint that cannot be asked, or that there is no time for until `until`, is left out, and it is told.
+    The base's answers are those that it has given, and `known` is what it loses on held-out rows. A checkpoint that
+    cannot be asked, or that there is no time for before `until`, is left out, and it is told. The tuned side holds
+    the last checkpoint afterwards.
     """
     base, tuned = sides
     rows: list[dict[str, Any]] = []

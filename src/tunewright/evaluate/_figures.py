@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tunewright.config.schema import Config
-from tunewright.evaluate import rubric, verdict
+from tunewright.evaluate import gates, rubric, verdict
 from tunewright.evaluate._losses import Losses
 from tunewright.evaluate._style import Transfer, transfer_score
 from tunewright.evaluate.habits import change, habits
@@ -101,7 +101,7 @@ def figured(
         for one in rubrics
     ]
     decided = verdict.judge(
-        verdict.Figures(
+        gates.Figures(
             score=_interval(transfer),
             score_reason=transfer.reason,
             copied=_copied(copies),
@@ -116,7 +116,7 @@ def figured(
             author_ended=author_ended,
             rubrics=tuple(_rubric(one) for one in structure),
         ),
-        verdict.Limits(
+        gates.Limits(
             target_score=options.target_score,
             max_copied_words=options.max_copied_words,
             max_copied_share=options.max_copied_share,
@@ -179,10 +179,10 @@ def _interval(transfer: Transfer) -> tuple[float, float, float] | None:
     return transfer.score, transfer.low, transfer.high
 
 
-def _copied(copies: Copies | None) -> verdict.Copied | None:
+def _copied(copies: Copies | None) -> gates.Copied | None:
     if copies is None:
         return None
-    return verdict.Copied(
+    return gates.Copied(
         words=copies.tuned.longest.words,
         heldout_words=copies.heldout.longest.words,
         share=copies.tuned.share,
@@ -191,13 +191,13 @@ def _copied(copies: Copies | None) -> verdict.Copied | None:
     )
 
 
-def _rubric(facts: dict[str, Any]) -> verdict.Rubric:
+def _rubric(facts: dict[str, Any]) -> gates.Rubric:
     tuned, difference = (
         Estimate(*(facts[key][name] for name in ("value", "low", "high")))
         for key in ("tuned", "difference")
     )
     author = facts["author"]["value"] if facts["author"] else None
-    return verdict.Rubric(facts["name"], tuned, author, difference, facts["min_share"])
+    return gates.Rubric(facts["name"], tuned, author, difference, facts["min_share"])
 
 
 def _author(answers: Answers) -> list[str]:

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from tunewright.evaluate.gates import Copied, Figures, Limits, Rubric
 from tunewright.evaluate.habits import Change, Habits, habits
 from tunewright.evaluate.intervals import Estimate
 from tunewright.evaluate.perplexity import RowLoss, perplexity
-from tunewright.evaluate.verdict import Copied, Figures, Limits, Rubric, judge
+from tunewright.evaluate.verdict import judge
 from tunewright.models.sampling import Answer
 
 LIMITS = Limits(

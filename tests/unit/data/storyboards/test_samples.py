@@ -134,6 +134,8 @@ def test_recognise_says_why():
 def test_nothing_else_is_claimed():
     others = [*SAMPLES.glob("manuscript/*"), *SAMPLES.glob("*.jsonl"), *SAMPLES.glob("agents/*")]
     others += [ROOT / "README.md", SAMPLES / "README.md", *ROOT.glob("docs/**/*.md")]
+    # That one shows shots, with their fields.
+    others = [path for path in others if path.name != "rubrics-for-video-prompts.md"]
     assert len(others) > 20
     for path in others:
         assert recognise(path.name, path.read_text(encoding="utf-8")[:65536]) is None
