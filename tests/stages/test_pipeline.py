@@ -317,29 +317,27 @@ def test_no_space_is_told_before_training(project, tmp_path):
 
 def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manuscript):
     """Twenty rows for thirty epochs, no early stopping: the verdict is overfitted and publishing refuses."""
-    texts = [
-        text
-        for file in sorted(manuscript.glob("*.txt"))
-        for text in file.read_text().split("\n\n")[1:6]
-    ]
-    rows = [{"prompt": f"Tell story {n}.", "completion": text} for n, text in enumerate(texts[:25])]
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "few").mkdir()
+    for file in sorted(manuscript.glob("*.txt"))[:5]:
+        (tmp_path / "few" / file.name).write_text(file.read_text(encoding="utf-8")[:1700])
     config = yaml.safe_load((project / "c.yaml").read_text())
     config["output_dir"] = str(tmp_path / "run")
-    config["prepare"] = {"source": "rows.jsonl", "eval_split": 0.2}
+    config["prepare"]["source"] = "few"
     config["train"] |= {
         "num_train_epochs": 30,
-        "learning_rate": 0.01,
+        "learning_rate": 4e-3,
         "early_stopping_patience": None,
         "eval_steps": 10_000,
-        "lora": {"r": 32, "lora_alpha": 64},
+        "lora": {"r": 16, "lora_alpha": 32},
     }
-    config["compare"] |= {"prompts": [], "temperature": 0.1, "max_copied_words": 10}
+    config["compare"] |= {"prompts": [], "max_new_tokens": 60}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = tunewright("run", "c.yaml", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "ERROR E_GATE_VERDICT" in done.stderr
     found = json.loads((tmp_path / "run" / "evaluation" / "manifest.json").read_text())["facts"]
+    dataset = json.loads((tmp_path / "run" / "dataset" / "manifest.json").read_text())["facts"]
+    assert 18 <= dataset["train_rows"] <= 24
     assert found["verdict"] == "overfitted"
     failed = {gate["gate"] for gate in found["gates"] if not gate["passed"]}
     assert "held-out loss while the training loss fell" in failed

@@ -30,7 +30,7 @@ def _verdict(config):
 
 def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config):
     more = ("compare.num_prompts=16", "compare.max_new_tokens=48")
-    rate = ("train.learning_rate=1e-12", "train.num_train_epochs=1")
+    rate = ("train.learning_rate=1e-12", "train.max_train_samples=16")
     facts, failed = _verdict(make_config(*rate, *more))
     assert facts["verdict"] == "nothing learned"
     assert not failed
