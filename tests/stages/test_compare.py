@@ -19,12 +19,7 @@ from tunewright.models.sampling import Answer, Sampling
 SAMPLES = Path(tunewright.data.__file__).parent / "samples"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import torch
 from fake_openai import FakeOpenAI, serving
 from support import SAMPLES
 
@@ -16,13 +15,7 @@ from tunewright.config.load import load_config
 from tunewright.errors import TunewrightError
 from tunewright.models._llama import endpoint
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import random
 import shutil
 
 import pytest
-import torch
 from fake_openai import FakeOpenAI, serving
 from support import SAMPLES
 
@@ -14,13 +13,7 @@ from tunewright.artifacts import load_artifact
 from tunewright.cli import main
 from tunewright.config.load import dump_config
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def _verdict(config):

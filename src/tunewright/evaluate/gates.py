@@ -181,7 +181,7 @@ def damage_gates(figures: Figures, limits: Limits) -> list[Gate]:
 
 def _repetition(figures: Figures) -> Gate:
     base, tuned = figures.base.distinct_3.value, figures.tuned.distinct_3.value
-    limit, of = min(base, 1.0) * MIN_DISTINCT_SHARE, f"{MIN_DISTINCT_SHARE:.0%} of the base's"
+    limit, of = base * MIN_DISTINCT_SHARE, f"{MIN_DISTINCT_SHARE:.0%} of the base's"
     if figures.author_distinct is not None:
         limit = min(base, MIN_DISTINCT_SHARE * figures.author_distinct)
         of = f"the lower of base and {MIN_DISTINCT_SHARE:.0%} of the author's"
