@@ -35,17 +35,26 @@ def test_import_loads_nothing_heavy(module):
     assert out.stdout.split() == []
 
 
+LIBRARIES = "import click, dotenv, pydantic, yaml"
+"""What the command line stands on. A slow or busy machine imports them as much slower as ours."""
+
+
+def processor_seconds(*arguments: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_help_is_fast():
-    """0.3 s of processor time, the best of up to twenty: other load on the machine does not count."""
-    seconds = [1.0]
-    while min(seconds) >= 0.3 and len(seconds) <= 20:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "tunewright", "--help"], capture_output=True, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.3
+    """0.3 s of processor time or, on a slower machine, 2.5 times what four libraries take there."""
+    libraries, ours = [], []
+    for _ in range(20):
+        libraries.append(processor_seconds("-c", LIBRARIES))
+        ours.append(processor_seconds("-m", "tunewright", "--help"))
+        if min(ours) < max(0.3, 2.5 * min(libraries)):
+            return
+    pytest.fail(f"--help takes {min(ours):.2f} s, the libraries alone {min(libraries):.2f} s")
 
 
 @pytest.mark.parametrize(

@@ -13,5 +13,5 @@ class Section(BaseModel):
     """What all sections share: frozen, unknown keys refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
+        defer_build=True, frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False
     )
