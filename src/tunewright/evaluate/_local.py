@@ -1,6 +1,6 @@
 """Models that are loaded here: their answers, and their losses on rows."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,24 @@ from tunewright.models._load import (
 from tunewright.models._weights import ADAPTER, SETTINGS
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
+
+MAX_TOKENS = 2048
+"""Of all rows that run at once: more would not be faster, and take memory."""
+MAX_LOGITS = 2**26
+"""Numbers: what their logits take at most, 256 MB."""
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """A row to lose on.
+
+    Attributes:
+        ids: Token ids.
+        labels: Positions whose tokens are to be foretold, in order; at least one, the first is 1 or more.
+    """
+
+    ids: Sequence[int]
+    labels: Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -72,16 +90,49 @@ class Local:
                 max_seconds=max_seconds,
             )
 
-    def loss(self, ids: Sequence[int], labels: Sequence[int]) -> float:
-        """Return the summed negative log likelihood, nats, of the tokens at the positions `labels`."""
-        ids_1T = torch.tensor([list(ids)], device=self.model.device)
-        at_L = torch.tensor(list(labels), device=self.model.device)
+    def losses(
+        self, rows: Sequence[LabelledRow], advanced: Callable[[int], None] = lambda done: None
+    ) -> list[float]:
+        """Return the summed negative log likelihood, nats, of the labels of each row.
+
+        Rows of like length run at once, filled up at their ends. No token sees what comes after it, so that
+        what they are filled with cannot change a figure by more than rounding.
+
+        Args:
+            rows: What to lose on.
+            advanced: Is told of the rows that are done.
+        """
+        found = [0.0] * len(rows)
+        done = 0
+        budget = min(MAX_TOKENS, MAX_LOGITS // self.model.config.vocab_size)
         with torch.inference_mode(), self._as_it_is():
-            logits_LV = self.model(input_ids=ids_1T, logits_to_keep=at_L - 1).logits[0]
+            for batch in batches([len(row.ids) for row in rows], budget):
+                for index, loss in zip(batch, self._losses([rows[n] for n in batch]), strict=True):
+                    found[index] = loss
+                done += len(batch)
+                advanced(done)
+        return found
+
+    def _losses(self, rows: Sequence[LabelledRow]) -> list[float]:
+        longest = max(len(row.ids) for row in rows)
+        where = self.model.device
+        ids_BT = torch.zeros((len(rows), longest), dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids_BT[index, : len(row.ids)] = torch.tensor(row.ids)
+        first = min(row.labels[0] for row in rows)
+        last = max(row.labels[-1] for row in rows)
+        kept_K = torch.arange(first - 1, last, device=where)
+        ids_BT = ids_BT.to(where)
+        logits_BKV = self.model(input_ids=ids_BT, logits_to_keep=kept_K, use_cache=False).logits
+        losses: list[float] = []
+        for index, row in enumerate(rows):
+            at_L = torch.tensor(row.labels, device=where)
+            logits_LV = logits_BKV[index, at_L - first].float()
             loss = torch.nn.functional.cross_entropy(
-                logits_LV.float(), ids_1T[0, at_L], reduction="sum"
+                logits_LV, ids_BT[index, at_L], reduction="sum"
             )
-        return float(loss)
+            losses.append(float(loss))
+        return losses
 
     @contextmanager
     def _as_it_is(self) -> Generator[None]:
@@ -156,19 +207,16 @@ def row_losses(
 ) -> list[RowLoss]:
     """Return what base and tuned model lose on the label tokens of each row that has any.
 
-    What the base loses is taken from `known` where that is given: losses on the same rows. A row at a time: padding cannot change a figure, and only the logits of labels are computed.
+    What the base loses is taken from `known` where that is given: losses on the same rows.
     """
-    listener.started("compare", len(rows), what)
-    losses: list[RowLoss] = []
-    for done, row in enumerate(rows, 1):
+    labelled: list[LabelledRow] = []
+    for row in rows:
         encoded = encode(row, tuned.vocabulary)
         ids, mask = encoded.input_ids[:max_length], encoded.mask[:max_length]
         labels = [at for at in range(1, len(ids)) if mask[at]]
         if labels:
-            of_base = known[len(losses)].base if known else base.loss(ids, labels)
-            losses.append(RowLoss(of_base, tuned.loss(ids, labels), len(labels)))
-        listener.advanced(done, "perplexity")
-    return losses
+            labelled.append(LabelledRow(ids, labels))
+    return _losses_of(base, tuned, labelled, what=what, listener=listener, known=known)
 
 
 def text_losses(
@@ -177,14 +225,45 @@ def text_losses(
     """Return what base and tuned model lose on plain texts, without template or end."""
     vocabulary = tuned.vocabulary
     opening = [vocabulary.special[vocabulary.bos_token]] if vocabulary.adds_bos else []
-    listener.started("compare", len(texts), "neutral texts")
-    losses: list[RowLoss] = []
-    for done, text in enumerate(texts, 1):
-        ids = opening + [token for token, _, _ in vocabulary.tokenize(text)]
-        labels = range(1, len(ids))
-        losses.append(RowLoss(base.loss(ids, labels), tuned.loss(ids, labels), len(labels)))
-        listener.advanced(done, "neutral text")
-    return losses
+    encoded = (opening + [token for token, _, _ in vocabulary.tokenize(text)] for text in texts)
+    rows = [LabelledRow(ids, range(1, len(ids))) for ids in encoded]
+    return _losses_of(base, tuned, rows, what="neutral texts", listener=listener)
+
+
+def _losses_of(
+    base: Local,
+    tuned: Local,
+    rows: Sequence[LabelledRow],
+    *,
+    what: str,
+    listener: Listener,
+    known: Sequence[RowLoss] = (),
+) -> list[RowLoss]:
+    """Return the losses of both on the same rows."""
+
+    def lost(side: Local) -> list[float]:
+        listener.started("compare", len(rows), f"{what}, {side.name}")
+        return side.losses(rows, lambda done: listener.advanced(done, "perplexity"))
+
+    of_base = [row.base for row in known] if known else lost(base)
+    return [
+        RowLoss(before, after, len(row.labels))
+        for before, after, row in zip(of_base, lost(tuned), rows, strict=True)
+    ]
+
+
+def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Return the numbers of the rows that run at once, longest first: as many as fit `budget` tokens when filled up.
+
+    A row that is longer than the budget runs alone.
+    """
+    found: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= budget:
+            found[-1].append(index)
+        else:
+            found.append([index])
+    return found
 
 
 def loading(folder: Path, options: TrainSection) -> dict[str, Any]:
