@@ -20,6 +20,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST = (
+    "test_training.py", "test_pipeline.py", "test_compare_others.py", "test_docs.py", "test_methods.py",
+    "test_sharded_runs.py", "test_equal_runs.py", "test_compare.py", "test_planted.py", "test_stages.py",
+)  # fmt: skip
+"""Files that begin first, so that no worker is left alone with a long one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, since they share fixtures; each guide is a piece of its own."""
+    for item in items:
+        alone = item.name.startswith("test_guides_can_be_followed")
+        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+    rank = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Torch computes with one thread in the tests of a module: small products gain nothing by more."""

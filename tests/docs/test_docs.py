@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from support import ROOT, SAMPLES, SMALL
+from support import ROOT, SAMPLES, SMALL, shallow_base
 
 from tunewright.cli import main
 from tunewright.cli.commands import cli
@@ -31,7 +31,21 @@ FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.D
 # The guides' own lengths stay: whether their rows fit is part of what is tested.
 QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
 QUICK += ["train.max_train_samples=40", "train.save_total_limit=2"]
-TAKES_CONFIG = {"run", "prepare", "check", "plan", "train", "compare", "merge", "export"}
+TAKES_CONFIG = {
+    *(
+        "run",
+        "prepare",
+        "check",
+        "plan",
+        "train",
+        "compare",
+        "merge",
+        "export",
+        "publish",
+        "push",
+        "report",
+    ),
+}
 STOPPED, FAILS = "^C", "# exit code 1"
 OTHERS = {
     *("make", "git", "cd", "ollama", "curl", "pip", "ssh", "tmux", "nvidia-smi"),
@@ -107,8 +121,15 @@ def test_links_lead_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory) -> list[str]:
+    """Return the options that make a guide's commands quick."""
+    base = shallow_base(tmp_path_factory.mktemp("base"))
+    return [f"--set={option}" for option in (*QUICK, f"model.model_name_or_path={base}")]
+
+
 @pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.stem)
-def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
+def test_guides_can_be_followed(page, quick, tmp_path, monkeypatch, capfd):
     """Each guide's files are written and its commands run in order, on small settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_STORE_ROOT", raising=False)
@@ -131,7 +152,7 @@ def test_guides_can_be_followed(page, tmp_path, monkeypatch, capfd):
             threading.Thread(target=press_ctrl_c, daemon=True).start()
         takes_options = words[1] in TAKES_CONFIG and words[2].endswith((".yaml", ".yml"))
         # What the page itself sets comes last, and holds.
-        extra = [f"--set={option}" for option in QUICK] if takes_options else []
+        extra = quick if takes_options else []
         fails = words[-1] == FAILS
         given = words[1:-1] if stopped or fails else words[1:]
         code = main([*given[:2], *extra, *given[2:]])
