@@ -113,6 +113,7 @@ FACTS: dict[Kind, dict] = {
             },
         },
         "served": "Q8_0",
+        "ollama_template": True,
         "gates": [
             {
                 "gate": "token ids on hard texts",

@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from transformers import (
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
-from tunewright.export import _export, _gguf, _parity, export
+from tunewright.events import Silent
+from tunewright.export import _export, _gguf, _ollama, _parity, export
+from tunewright.export.modelfile import turns_of
 from tunewright.models._load import load_tokenizer
 
 ROWS = [
@@ -125,10 +128,10 @@ def test_every_family_is_proven_in_every_type(tmp_path, merged, dataset, family)
         assert file["texts"] > 100
         assert file["mean_kl"] <= {"F32": 2e-5, "F16": 2e-5, "BF16": 5e-4, "Q8_0": 5e-3}[name]
     assert facts["files"]["Q8_0"]["bytes"] < facts["files"]["F16"]["bytes"]
-    assert len(facts["gates"]) == 16
+    assert len(facts["gates"]) == 20
     assert all(gate["passed"] for gate in facts["gates"])
     text = (exported.path / "Modelfile").read_text(encoding="utf-8")
-    assert text.startswith('FROM ./t-Q8_0.gguf\nTEMPLATE """{{ range .Messages }}')
+    assert text.startswith('FROM ./t-Q8_0.gguf\nTEMPLATE """{{ $system := ')
     assert 'PARAMETER stop "<|im_end|>"\n' in text
     assert "PARAMETER num_ctx 512\n" in text
     load_artifact(exported.path, "exported", verify=True)
@@ -405,3 +408,86 @@ def test_templates_of_ours_are_the_same_in_llama_cpp(tmp_path, dataset, template
     made = export(config_for(tmp_path, "F16"), model, dataset)
     chats = [gate for gate in made.facts["gates"] if "chats" in gate["gate"]]
     assert [gate["passed"] for gate in chats] == [True]
+
+
+class Heard(Silent):
+    """A listener that keeps what is said."""
+
+    def __init__(self, lines):
+        self.lines = lines
+
+    def said(self, text):
+        self.lines.append(text)
+
+
+def with_template(template):
+    def build(path):
+        write_model(path, "qwen3")
+        (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+    return build
+
+
+def test_a_template_that_ollama_cannot_say_leaves_the_modelfile_out(tmp_path, dataset):
+    template = "{% for m in messages %}{{ m.role ~ messages | length ~ m.content ~ eos_token }}{% endfor %}"
+    model = make_merged(tmp_path / "merged", with_template(template))
+    said = []
+    exported = export(config_for(tmp_path, "F16"), model, dataset, listener=Heard(said))
+    assert not (exported.path / "Modelfile").exists()
+    assert exported.facts["ollama_template"] is False
+    assert any("No Modelfile is written" in line and "its place" in line for line in said)
+    assert not any("Ollama" in gate["gate"] for gate in exported.facts["gates"])
+
+
+def test_a_template_that_opens_with_a_token_the_tokenizer_does_not_add(tmp_path, dataset):
+    """Ollama adds no token then, so that it stands in the Modelfile."""
+    tiny = resources.files("tunewright.models") / "assets" / "tiny" / "chat_template.jinja"
+    model = make_merged(
+        tmp_path / "merged", with_template("<|endoftext|>" + tiny.read_text(encoding="utf-8"))
+    )
+    exported = export(config_for(tmp_path, "F16"), model, dataset)
+    assert "{{ else }}<|endoftext|><|im_start|>user" in (exported.path / "Modelfile").read_text()
+
+
+def test_a_modelfile_with_one_space_more_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
+    def changed(render):
+        turns = turns_of(render)
+        return replace(turns, question=turns.question + " ")
+
+    monkeypatch.setattr(_ollama, "turns_of", changed)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    assert [problem.code for problem in problems] == ["E_GATE_EXPORT"]
+    assert "Ollama's template" in problems[0].message
+
+
+OLLAMA = """#!/bin/sh
+echo "$PWD $*" > {log}
+echo 'pulling' >&2
+echo 'Error: {error}' >&2
+exit {code}
+"""
+
+
+@pytest.mark.parametrize(("code", "line"), [(0, "ollama run t"), (1, "could not connect")])
+def test_ollama_gets_the_model_where_it_is_installed(tmp_path, monkeypatch, code, line):
+    program = tmp_path / "bin" / "ollama"
+    program.parent.mkdir()
+    program.write_text(OLLAMA.format(log=tmp_path / "log", error="could not connect", code=code))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    said = []
+    _ollama.create(tmp_path, "t", Heard(said))
+    assert said == []
+    (tmp_path / "Modelfile").write_text("FROM ./t.gguf\n")
+    _ollama.create(tmp_path, "t", Heard(said))
+    assert (tmp_path / "log").read_text() == f"{tmp_path} create t -f Modelfile\n"
+    assert len(said) == 1
+    assert line in said[0]
+
+
+def test_without_ollama_nothing_is_said(tmp_path, monkeypatch):
+    (tmp_path / "Modelfile").write_text("FROM ./t.gguf\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = []
+    _ollama.create(tmp_path, "t", Heard(said))
+    assert said == []

@@ -14,6 +14,13 @@ from tunewright.config.schema import Config, ExportSection, QuantizationType
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.export._gguf import gguf_tokenizer, size_bytes, write_gguf
+from tunewright.export._ollama import (
+    ChatFormat,
+    chat_format,
+    compare_turns,
+    create,
+    write_modelfile,
+)
 from tunewright.export._parity import (
     Comparison,
     Divergence,
@@ -25,11 +32,11 @@ from tunewright.export._parity import (
     positions_of,
 )
 from tunewright.export.architecture import Shape, shape_of
-from tunewright.export.modelfile import GOLDEN_CHATS, Turns, modelfile, turns_of
+from tunewright.export.modelfile import GOLDEN_CHATS
 from tunewright.machine import require_space
 from tunewright.models._llama import endpoint
 from tunewright.models._load import load_tokenizer, vocabulary_of
-from tunewright.models.chat import Message, encode, messages_of, render
+from tunewright.models.chat import Message, encode, messages_of
 
 ROWS = 8
 POSITIONS = 48
@@ -44,12 +51,14 @@ class Evidence:
         tokenizer: The merged model's.
         texts: Hard texts.
         chats: Golden chats and held-out rows.
+        format: What the Modelfile's template says.
         positions: Where the next token is compared.
     """
 
     tokenizer: PreTrainedTokenizerFast
     texts: Sequence[str]
     chats: Sequence[Sequence[Message]]
+    format: ChatFormat
     positions: Sequence[Position]
 
 
@@ -66,11 +75,21 @@ def export_model(
     parents = {"merged": merged, "dataset": dataset}
     require_space(target, sum(size_bytes(model, shape, name) for name in options.quantization))
     with writing(target, "exported", settings=settings, parents=parents) as draft:
-        turns = _chat_format(tokenizer, listener)
         served = f"{config.name}-{options.quantization[-1]}.gguf"
-        text = _modelfile(served, turns, tokenizer, options, shape)
-        (draft.path / "Modelfile").write_text(text, encoding="utf-8", newline="\n")
-        evidence = _evidence(model, tokenizer, _held_out(dataset.path / "eval.jsonl"))
+        chats = _told(chat_format(tokenizer), listener)
+        write_modelfile(
+            draft.path,
+            served,
+            found=chats,
+            tokenizer=tokenizer,
+            parameters={
+                "temperature": options.temperature,
+                "top_p": options.top_p,
+                "num_ctx": min(options.num_ctx, shape.context_length),
+            },
+            system=options.system,
+        )
+        evidence = _evidence(model, tokenizer, chats, _held_out(dataset.path / "eval.jsonl"))
         files: dict[str, dict[str, Any]] = {}
         gates: list[dict[str, Any]] = []
         for type_name in dict.fromkeys(options.quantization):
@@ -93,10 +112,13 @@ def export_model(
             files=files,
             served=served,
             context_length=shape.context_length,
-            ollama_template=turns is not None,
+            ollama_template=chats.turns is not None,
             gates=gates,
         )
-    return load_artifact(target, "exported")
+    exported = load_artifact(target, "exported")
+    if options.ollama_create:
+        create(exported.path, config.name.lower(), listener)
+    return exported
 
 
 def _shape(model: Path) -> Shape:
@@ -121,6 +143,8 @@ def _proven(
     with endpoint(file, ctx=longest + 8) as url:
         texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
         chats = compare_chats(url, evidence.tokenizer, evidence.chats)
+        turns = evidence.format.turns
+        ollama = compare_turns(url, evidence.tokenizer, turns) if turns else None
         far = divergence(url, evidence.positions, lambda done: listener.advanced(done, file.name))
     facts = {
         "file": file.name,
@@ -131,6 +155,7 @@ def _proven(
     return facts, [
         _equal(f"{type_name}: token ids of hard texts", texts),
         _equal(f"{type_name}: chats as in training", chats),
+        *([_equal(f"{type_name}: Ollama's template as in training", ollama)] if ollama else []),
         *_close(type_name, far, options),
     ]
 
@@ -193,7 +218,10 @@ def _held_out(file: Path) -> list[list[Message]]:
 
 
 def _evidence(
-    model: Path, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[Message]]
+    model: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    chats: ChatFormat,
+    rows: Sequence[Sequence[Message]],
 ) -> Evidence:
     vocabulary = vocabulary_of(tokenizer)
     encoded = [encode(row, vocabulary).input_ids for row in rows]
@@ -201,42 +229,18 @@ def _evidence(
         tokenizer=tokenizer,
         texts=hard_texts(tokenizer),
         chats=[*GOLDEN_CHATS, *rows],
+        format=chats,
         positions=positions_of(model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
     )
 
 
-def _chat_format(tokenizer: PreTrainedTokenizerFast, listener: Listener) -> Turns | None:
-    vocabulary = vocabulary_of(tokenizer)
-
-    def written(messages: Sequence[Message], question: bool) -> str:  # noqa: FBT001 - Render
-        text = render(messages, vocabulary, add_generation_prompt=question)
-        return text.removeprefix(vocabulary.bos_token)
-
-    turns = turns_of(written)
-    if turns is None:
+def _told(found: ChatFormat, listener: Listener) -> ChatFormat:
+    """Say what Ollama will not do as in training."""
+    if found.turns is None:
         listener.said(
-            "The Modelfile has no TEMPLATE: the chat template does more than Ollama's language says. "
-            "Ollama takes the GGUF's own where it knows it; compare an answer before you rely on it."
+            f"No Modelfile is written: Ollama's language cannot say the chat template ({found.reason}). "
+            "`tunewright serve` uses the template itself."
         )
-    return turns
-
-
-def _modelfile(
-    served: str,
-    turns: Turns | None,
-    tokenizer: PreTrainedTokenizerFast,
-    options: ExportSection,
-    shape: Shape,
-) -> str:
-    vocabulary = vocabulary_of(tokenizer)
-    return modelfile(
-        served,
-        turns=turns,
-        stop=[text for text, token in vocabulary.special.items() if token in vocabulary.ends],
-        parameters={
-            "temperature": options.temperature,
-            "top_p": options.top_p,
-            "num_ctx": min(options.num_ctx, shape.context_length),
-        },
-        system=options.system,
-    )
+    elif found.peculiar:
+        listener.said(f"Ollama will not write as in training: {'; '.join(found.peculiar)}.")
+    return found

@@ -151,7 +151,7 @@ def compare_tokens(
     url: str, tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]
 ) -> Comparison:
     """Return whether the endpoint tokenises the texts alike, special tokens being text."""
-    given = [_normalised(tokenizer, text) for text in texts]
+    given = [normalised(tokenizer, text) for text in texts]
     differing = [
         text
         for text, plain in zip(texts, given, strict=True)
@@ -184,7 +184,7 @@ def compare_chats(
             expected = encode(chat, vocabulary).input_ids
         except TunewrightError:
             continue
-        plain = _normalised(tokenizer, text)
+        plain = normalised(tokenizer, text)
         compared, changed = compared + 1, changed + (plain != text)
         served = post(url, "/apply-template", {"messages": prompt})["prompt"]
         bos = vocabulary.bos_token
@@ -200,6 +200,7 @@ def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:
     return post(url, "/tokenize", body)["tokens"]
 
 
-def _normalised(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+def normalised(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
+    """Return a text as the tokenizer normalises it, which llama.cpp leaves out."""
     normalizer = tokenizer.backend_tokenizer.normalizer
     return text if normalizer is None else normalizer.normalize_str(text)

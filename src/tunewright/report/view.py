@@ -139,8 +139,10 @@ def commands(config: Config, artifacts: Mapping[Kind, Artifact]) -> list[tuple[s
     result: list[tuple[str, str]] = []
     if "exported" in artifacts:
         name, modelfile = config.name.lower(), shlex.quote(f"{config.run_dir}/exported/Modelfile")
+        if artifacts["exported"].facts.get("ollama_template"):
+            create = f"ollama create {name} -f {modelfile}\nollama run {name}"
+            result.append(("Ollama", create))
         result += [
-            ("Ollama", f"ollama create {name} -f {modelfile}\nollama run {name}"),
             ("Chat in the terminal", f"tunewright chat {run}"),
             ("OpenAI-compatible endpoint", f"tunewright serve {run}"),
         ]

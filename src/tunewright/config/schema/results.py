@@ -62,6 +62,10 @@ class ExportSection(Section):
         ge=128,
         description="Tokens: context length in the Modelfile and when serving.",
     )
+    ollama_create: bool = Field(
+        default=True,
+        description="Run `ollama create` with the config's name where Ollama is installed.",
+    )
 
     @field_validator("max_mean_kl")
     @classmethod
