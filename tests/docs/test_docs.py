@@ -159,7 +159,7 @@ def test_guides_can_be_followed(page, quick, tmp_path, monkeypatch, capfd):
         expected = 130 if stopped else int(fails)
         assert code == expected, f"{' '.join(words)}\n{capfd.readouterr().err}"
         ran += 1
-    assert ran >= 3
+    assert ran >= 2
 
 
 def press_ctrl_c() -> None:
