@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow faults check docs format bench gpu-check clean
+.PHONY: demo test test-slow faults check docs format bench gpu-check kquants clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
@@ -33,6 +33,10 @@ bench: $(READY)
 
 gpu-check: $(READY)
 	$(BIN)/python -m pytest -m gpu
+
+# What the tests of K-quants need; they are skipped without it.
+kquants: $(READY)
+	VENV=$(VENV) bash tools/kquants.sh
 
 format: $(READY)
 	$(BIN)/ruff format .
