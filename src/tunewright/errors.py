@@ -118,6 +118,12 @@ CODES: Mapping[str, Code] = {
         "A file differs from its manifest, or is not what it should be.",
         "Make the artifact again.",
     ),
+    "E_GGUF_INVALID": Code(
+        4,
+        "The GGUF file is cut off, or its header or tensor table contradicts itself: llama.cpp is not "
+        "given it.",
+        "Download or export it again.",
+    ),
     "E_DIGEST_MISMATCH": Code(
         4, "A file in the store is not the one that was published.", "Publish again, or roll back."
     ),

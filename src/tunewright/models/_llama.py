@@ -17,6 +17,7 @@ import xllamacpp
 
 from tunewright.errors import failure
 from tunewright.machine import cpu_count
+from tunewright.models.gguf_check import require_gguf
 
 
 class EndpointError(Exception):
@@ -51,10 +52,12 @@ def endpoint(
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
-            no such file. E_ARTIFACT_INVALID, llama.cpp cannot load it.
+            no such file. E_GGUF_INVALID, its header or tensor table cannot be trusted.
+            E_ARTIFACT_INVALID, llama.cpp cannot load it.
     """
     if not gguf.is_file():
         raise failure("E_NOT_FOUND", "There is no such GGUF file.", where=gguf)
+    require_gguf(gguf)
     _require_bindable(host, port)
     params = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue] - no stubs
     params.model.path = str(gguf)
