@@ -124,6 +124,11 @@ CODES: Mapping[str, Code] = {
         "given it.",
         "Download or export it again.",
     ),
+    "E_QUANTIZE": Code(
+        4,
+        "llama.cpp's quantisation ended with an error; nothing of the file is kept.",
+        "Read its last words; choose another type of `export.quantization`.",
+    ),
     "E_DIGEST_MISMATCH": Code(
         4, "A file in the store is not the one that was published.", "Publish again, or roll back."
     ),
