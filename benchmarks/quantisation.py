@@ -8,6 +8,7 @@ where nothing makes them. `--write` puts the table into docs/guides/which-quanti
 import argparse
 import re
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -34,7 +35,7 @@ from tunewright.models.gguf_types import K_QUANTS, quantizer
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guides" / "which-quantisation.md"
 TABLE = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
-POSITIONS = 256
+POSITIONS = 128
 NO_LIMIT = _proof.Limits(float("inf"), float("inf"), 0.0, float("inf"))
 SIZES = {
     "vocab_size": 4096,
@@ -93,22 +94,20 @@ def demo(run: Path) -> tuple[Path, Path]:
     return run / "merged", run / "dataset" / "eval.jsonl"
 
 
-def measure(model: Path, held_out: Path, types: list[str], folder: Path) -> list[Figures]:
-    """Return the figures of a model in each type."""
+def measure(model: Path, held_out: Path, types: list[str], folder: Path) -> Iterator[Figures]:
+    """Give the figures of a model in each type."""
     tokenizer, shape = load_tokenizer(model), _export._shape(model)
     evidence = _proof.gather_evidence(model, shape, tokenizer, held_out)
     packed = gguf_tokenizer(tokenizer, shape.vocabulary)
     job = _export._Job(model, shape, packed, "m", folder, SILENT)
     _export._write_files(job, types)
-    found: list[Figures] = []
     for name in types:
         file = job.file(name)
         facts, gates = _proof.prove(file, name, evidence, NO_LIMIT, lambda done: None)
         failed = [gate["gate"] for gate in gates if not gate["passed"]]
         error = prove_weights(file, model, shape, name).error
-        found.append(Figures(name, facts, error, failed))
         file.unlink()
-    return found
+        yield Figures(name, facts, error, failed)
 
 
 def row(label: str, figures: Figures) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -98,7 +98,7 @@ def divergence(
     """Return how far the endpoint's next-token distributions are from the given ones."""
     # llama.cpp shows the distribution, which is the one before any bias, only along with a token
     # that neither ends the answer nor is half a character: an "a" is sampled always.
-    shown = _tokens(url, "a", parse_special=False)[0]
+    shown = _tokens(url, "a")[0]
     kls: list[float] = []
     log_ps: list[float] = []
     log_qs: list[float] = []
@@ -119,10 +119,9 @@ def divergence(
         top = answer["completion_probabilities"][0]["top_logprobs"]
         ids = np.array([entry["id"] for entry in top])
         log_q = np.array([entry["logprob"] for entry in top], np.float64)
-        if len(ids) == vocabulary:
-            # llama.cpp sums in float32, so that its probabilities miss 1 by about 1e-5.
-            log_q = log_q - np.logaddexp.reduce(log_q)
         with np.errstate(invalid="ignore"):
+            if len(ids) == vocabulary:
+                log_q = as_distribution(log_q)
             kls.append(kl(position.log_p, ids, log_q))
         log_p_next, log_q_next = of_next(position, ids, log_q)
         log_ps.append(log_p_next)
@@ -137,6 +136,11 @@ def divergence(
         merged_perplexity=_perplexity(log_ps),
         positions=len(kls),
     )
+
+
+def as_distribution(log_q: np.ndarray) -> np.ndarray:
+    """Return log-probabilities of all tokens that sum to 1: llama.cpp's float32 sum misses it by about 1e-5."""
+    return log_q - np.logaddexp.reduce(log_q)
 
 
 def kl(log_p: np.ndarray, ids: np.ndarray, log_q: np.ndarray) -> float:
@@ -173,23 +177,35 @@ def _log_rest(log_known: np.ndarray) -> float:
     return math.log(max(1.0 - float(np.exp(log_known).sum()), 1e-9))
 
 
-def answers_end(url: str, ends: Sequence[int]) -> list[int]:
-    """Return those of the tokens after which llama.cpp does not end an answer."""
-    missed: list[int] = []
+def wrong_specials(
+    url: str,
+    metadata: Mapping[str, object],
+    tokenizer: PreTrainedTokenizerFast,
+    ends: Iterable[int],
+) -> list[str]:
+    """Return what llama.cpp does otherwise with the tokens that begin and end texts.
+
+    Args:
+        url: The endpoint.
+        metadata: Of the GGUF file.
+        tokenizer: The merged model's.
+        ends: Tokens that end an answer.
+    """
+    faults: list[str] = []
+    for name in ("bos", "eos"):
+        there = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        wanted = getattr(tokenizer, f"{name}_token_id")
+        if wanted is not None and there != wanted:
+            faults.append(f"{name} is token {there}, not {wanted}")
+    framed, wanted = _tokens(url, "a", add_special=True), tokenizer("a")["input_ids"]
+    if framed != wanted:
+        faults.append(f"'a' is {framed}, not {wanted}")
     for token in ends:
-        answer = post(
-            url,
-            "/completion",
-            {
-                "prompt": [token],
-                "n_predict": 4,
-                "temperature": 0,
-                "logit_bias": [[token, 1e4]],
-            },
-        )
-        if answer["stop_type"] != "eos":
-            missed.append(token)
-    return missed
+        body = {"prompt": [token], "n_predict": 4, "temperature": 0, "logit_bias": [[token, 1e4]]}
+        if post(url, "/completion", body)["stop_type"] != "eos":
+            name = tokenizer.convert_ids_to_tokens(token)
+            faults.append(f"an answer does not end after {name!r}")
+    return faults
 
 
 @dataclass(frozen=True)
@@ -215,7 +231,7 @@ def compare_tokens(
     differing = [
         text
         for text, plain in zip(texts, given, strict=True)
-        if _tokens(url, plain, parse_special=False)
+        if _tokens(url, plain)
         != tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ]
     changed = sum(text != plain for text, plain in zip(texts, given, strict=True))
@@ -255,8 +271,10 @@ def compare_chats(
     return Comparison(compared, differing, changed)
 
 
-def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:
-    body = {"content": text, "add_special": False, "parse_special": parse_special}
+def _tokens(
+    url: str, text: str, *, parse_special: bool = False, add_special: bool = False
+) -> list[int]:
+    body = {"content": text, "add_special": add_special, "parse_special": parse_special}
     return post(url, "/tokenize", body)["tokens"]
 
 

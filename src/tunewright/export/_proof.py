@@ -13,12 +13,12 @@ from tunewright.export._parity import (
     Comparison,
     Divergence,
     Position,
-    answers_end,
     compare_chats,
     compare_tokens,
     divergence,
     hard_texts,
     positions_of,
+    wrong_specials,
 )
 from tunewright.export._weights import WeightProof, prove_weights
 from tunewright.export.architecture import Shape
@@ -101,11 +101,11 @@ def prove(
     """Return the facts and the gates of a file."""
     weights = prove_weights(file, evidence.model, evidence.shape, type_name)
     longest = max(len(position.prefix) for position in evidence.positions)
-    ends = sorted(vocabulary_of(evidence.tokenizer).ends)
+    ends = vocabulary_of(evidence.tokenizer).ends
     with endpoint(file, ctx=longest + 8, exact=True) as url:
         texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
         chats = compare_chats(url, evidence.tokenizer, evidence.chats)
-        missed = answers_end(url, ends)
+        specials = wrong_specials(url, weights.metadata, evidence.tokenizer, ends)
         far = divergence(url, evidence.positions, advanced)
     facts = {
         "file": file.name,
@@ -119,21 +119,15 @@ def prove(
     return facts, [
         _equal(f"{type_name}: token ids of hard texts", texts),
         _equal(f"{type_name}: chats as in training", chats),
-        _ends(f"{type_name}: answers end", ends, missed, evidence.tokenizer),
+        _special(f"{type_name}: special tokens", specials),
         _held(f"{type_name}: weights", weights),
         *_close(type_name, far, limits),
     ]
 
 
-def _ends(
-    name: str, ends: Sequence[int], missed: Sequence[int], tokenizer: PreTrainedTokenizerFast
-) -> Gate:
-    value = f"after {len(ends) - len(missed)} of {len(ends)} tokens"
-    if missed:
-        value += (
-            f", not after {', '.join(map(repr, tokenizer.convert_ids_to_tokens(list(missed))))}"
-        )
-    return {"gate": name, "value": value, "limit": "all", "passed": bool(ends) and not missed}
+def _special(name: str, faults: Sequence[str]) -> Gate:
+    value = "; ".join(faults) or "begin and end texts as in training"
+    return {"gate": name, "value": value, "limit": "as in training", "passed": not faults}
 
 
 def _held(name: str, found: WeightProof) -> Gate:

@@ -1,5 +1,6 @@
 """Proof that a GGUF file holds the merged model's weights: each is read back and compared."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from safetensors import safe_open
 
 from tunewright.export.architecture import Shape
 from tunewright.models.gguf_file import StoredTensor, read_layout
-from tunewright.models.gguf_types import K_QUANTS, block_of
+from tunewright.models.gguf_types import K_BLOCK, K_QUANTS, PLAIN_BLOCK, block_of
 
 MAX_ERROR: Mapping[str, float] = {
     "F32": 0.0,
@@ -24,20 +25,20 @@ MAX_ERROR: Mapping[str, float] = {
     "Q5_0": 0.075,
     "Q4_1": 0.09,
     "Q4_0": 0.15,
-    "Q6_K": 0.06,
-    "Q5_K": 0.2,
-    "Q4_K": 0.3,
+    "Q6_K": 0.04,
+    "Q5_K": 0.12,
+    "Q4_K": 0.2,
     "Q3_K": 0.4,
     "Q2_K": 0.7,
 }
-"""Largest error of a weight that a type may bring, as a share of the largest weight of its block of 32.
+"""Largest error of a weight that a type may bring, as a share of the largest weight of its block.
 
 F16 and BF16 by their mantissas; Q8_0 to Q4_0 by half a step of the scale, and a whole one at the end where
-the scale is one-sided; K-quants as measured (docs/guides/which-quantisation.md) with half as much again.
+the scale is one-sided; K-quants as measured (docs/guides/which-quantisation.md) and half as much again, of
+their 256 values, since the scales of the parts of a block are themselves rounded to that of the largest.
 """
 _TINY = 2.0**-24
 """F16's smallest step: below it a weight becomes 0 or this."""
-_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class WeightProof:
         error: Largest error of a weight, as a share of what its type may bring.
         bytes: What the tensors take.
         parameters: How many weights they hold.
+        metadata: Of the file, but for arrays and long texts.
     """
 
     tensors: int
@@ -61,12 +63,14 @@ class WeightProof:
     error: float
     bytes: int
     parameters: int
+    metadata: dict[str, object]
 
 
 def prove_weights(file: Path, model: Path, shape: Shape, type_name: str) -> WeightProof:
     """Return how the tensors of a GGUF file compare with those of the model it was made of."""
     with file.open("rb") as stream:
-        stored = {tensor.name: tensor for tensor in read_layout(stream).tensors}
+        layout = read_layout(stream)
+    stored = {tensor.name: tensor for tensor in layout.tensors}
     faults: list[str] = []
     worst, count = 0.0, 0
     left = dict(stored)
@@ -90,7 +94,8 @@ def prove_weights(file: Path, model: Path, shape: Shape, type_name: str) -> Weig
         fallback=sum(_fell_back(tensor, type_name) for tensor in stored.values()),
         error=worst,
         bytes=sum(tensor.bytes for tensor in stored.values()),
-        parameters=sum(int(np.prod(tensor.shape)) for tensor in stored.values()),
+        parameters=sum(math.prod(tensor.shape) for tensor in stored.values()),
+        metadata=layout.metadata,
     )
 
 
@@ -163,8 +168,9 @@ def _error(values: np.ndarray, found: np.ndarray, type_name: str) -> float:
         if type_name in ("F32", "F16", "BF16"):
             allowed = limit * np.abs(values) + (_TINY if type_name == "F16" else 0)
         else:
-            blocks = np.abs(values).reshape(-1, _BLOCK).max(-1, keepdims=True)
-            allowed = np.broadcast_to(limit * blocks + _TINY, (len(blocks), _BLOCK))
+            block = K_BLOCK if type_name.endswith("_K") else PLAIN_BLOCK
+            blocks = np.abs(values).reshape(-1, block).max(-1, keepdims=True)
+            allowed = np.broadcast_to(limit * blocks + _TINY, (len(blocks), block))
             allowed = allowed.reshape(values.shape)
         shares = np.where(away > 0, away / allowed, away)
     return float(shares.max(initial=0.0))

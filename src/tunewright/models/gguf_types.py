@@ -46,6 +46,7 @@ K_QUANTS: Mapping[str, int] = {
 K_BLOCK = 256
 """Values that a K-quant stores together: rows that are no multiple get another type."""
 PLAIN_BLOCK = 32
+"""Values that Q8_0 to Q4_0 store together."""
 EXTRA, PROGRAM = "llama_cpp", "llama-quantize"
 
 

@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def real(tmp_path_factory):
     writer = GGUFWriter(file, "llama")
     writer.add_context_length(2048)
     writer.add_rope_freq_base(1e4)
-    writer.add_add_bos_token(True)  # noqa: FBT003 - the library's signature
+    writer.add_add_bos_token(True)
     writer.add_token_list([f"token{n}" for n in range(40)])
     writer.add_token_types([1] * 40)
     writer.add_chat_template("{{ messages }}" * 400)
@@ -185,7 +186,7 @@ def consistent(data: bytes) -> bool:
         return False
     ends = sorted((t.start, t.start + t.bytes) for t in layout.tensors)
     assert all(0 < start < end <= len(data) for start, end in ends)
-    assert all(one[1] <= other[0] for one, other in zip(ends, ends[1:], strict=False))
+    assert all(one[1] <= other[0] for one, other in pairwise(ends))
     assert len({t.name for t in layout.tensors}) == len(layout.tensors)
     return True
 
@@ -243,7 +244,7 @@ def test_the_process_takes_a_right_file(real):
 
 
 def test_a_reader_that_takes_too_long_is_ended(real):
-    with pytest.raises(TunewrightError, match="within 0.001 seconds"):
+    with pytest.raises(TunewrightError, match=r"within 0\.001 seconds"):
         require_gguf(real, seconds=0.001)
 
 
