@@ -88,6 +88,16 @@ TENSOR_TYPES = {
 }
 """Number of a tensor type to its name, values a block and bytes a block."""
 
+KEY_LENGTH = "attention.key_length"
+BOUNDS = {
+    "context_length": (1, 2**24),
+    "block_count": (1, 512),
+    "rope.dimension_count": (2, 2**16),
+    "attention.layer_norm_rms_epsilon": (0.0, 1.0),
+    "attention.layer_norm_epsilon": (0.0, 1.0),
+}
+"""Keys of an architecture to values with which llama.cpp does not abort, as was tried."""
+
 
 class GgufError(ValueError):
     """The file is no GGUF that may be loaded.
@@ -198,6 +208,7 @@ def read_layout(stream: BinaryIO) -> Layout:
             raise reader.fault(f"{count:,} {of}, more than the {MAX_ENTRIES:,} that are allowed")
         reader.require(count * least, f"a list of {count:,} {of}")
     metadata = _metadata(reader, keys)
+    _require_plausible(metadata)
     rows = list(_rows(reader, tensors))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int):
@@ -232,6 +243,25 @@ def _metadata(reader: _Reader, count: int) -> dict[str, object]:
                 f"{ALIGNMENTS[-1]:,} in 32 bits"
             )
     return found
+
+
+def _require_plausible(metadata: dict[str, object]) -> None:
+    architecture = metadata.get("general.architecture")
+    faults: list[tuple[str, str]] = []
+    for key, (least, most) in BOUNDS.items():
+        name = f"{architecture}.{key}"
+        value = metadata.get(name, least)
+        # Written so that NaN is refused.
+        if not (isinstance(value, int | float) and least <= value <= most):
+            faults.append((f"metadata {name!r}", f"it is {value}, not from {least:,} to {most:,}"))
+    turned, whole = (
+        metadata.get(f"{architecture}.{k}") for k in ("rope.dimension_count", KEY_LENGTH)
+    )
+    if isinstance(turned, int) and (turned % 2 or (isinstance(whole, int) and turned > whole)):
+        what = f"{turned} dimensions of a head of {whole} cannot be turned"
+        faults.append((f"metadata '{architecture}.rope.dimension_count'", what))
+    if faults:
+        raise GgufError(faults)
 
 
 def _value(reader: _Reader, kind: int) -> object:

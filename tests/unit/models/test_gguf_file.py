@@ -87,6 +87,22 @@ FAULTY = {
         made(keys=[entry("general.alignment", 8, text("32"))]),
         "the alignment is 32",
     ),
+    **{
+        f"{key} {value}": (
+            made(keys=[ARCHITECTURE, entry(f"llama.{key}", kind, struct.pack(form, value))]),
+            f"'llama.{key}'",
+        )
+        for key, kind, form, value in (
+            ("context_length", 4, "<I", 0),
+            ("context_length", 4, "<I", 2**32 - 1),
+            ("block_count", 4, "<I", 0),
+            ("block_count", 4, "<I", 2**31),
+            ("rope.dimension_count", 4, "<I", 0),
+            ("rope.dimension_count", 4, "<I", 3),
+            ("attention.layer_norm_rms_epsilon", 6, "<f", float("nan")),
+            ("attention.layer_norm_rms_epsilon", 6, "<f", -1.0),
+        )
+    },
     "name of 64 bytes": (made(rows=[row("n" * 64)]), "the name has 64 bytes"),
     "no dimensions": (made(rows=[row("a", shape=(), dimensions=0)]), "it has 0 dimensions"),
     "five dimensions": (made(rows=[row("a", dimensions=5)]), "it has 5 dimensions"),
