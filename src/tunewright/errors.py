@@ -118,6 +118,17 @@ CODES: Mapping[str, Code] = {
         "A file differs from its manifest, or is not what it should be.",
         "Make the artifact again.",
     ),
+    "E_GGUF_INVALID": Code(
+        4,
+        "The GGUF file is cut off, or its header or tensor table contradicts itself: llama.cpp is not "
+        "given it.",
+        "Download or export it again.",
+    ),
+    "E_QUANTIZE": Code(
+        4,
+        "llama.cpp's quantisation ended with an error; nothing of the file is kept.",
+        "Read its last words; choose another type of `export.quantization`.",
+    ),
     "E_DIGEST_MISMATCH": Code(
         4, "A file in the store is not the one that was published.", "Publish again, or roll back."
     ),

@@ -90,6 +90,7 @@ def test_there_is_a_guide_for_each_kind_of_user():
     data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
     others = {"coming-from-elsewhere"}
     results = {"read-the-verdict", "measure-a-voice", "rubrics-for-video-prompts"}
+    results |= {"which-quantisation"}
     training = {
         *("train-on-one-gpu", "train-on-a-cpu", "several-gpus"),
         *("when-memory-runs-out", "stop-and-resume"),

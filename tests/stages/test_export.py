@@ -21,7 +21,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 from tunewright.events import Silent
-from tunewright.export import _export, _gguf, _ollama, _parity, export
+from tunewright.export import _export, _gguf, _ollama, _parity, _proof, export
 from tunewright.export.modelfile import turns_of
 from tunewright.models._load import load_tokenizer
 
@@ -105,15 +105,20 @@ def config_for(folder, *types, **export_options):
 
 @pytest.fixture(autouse=True)
 def fewer_positions(monkeypatch):
-    monkeypatch.setattr(_export, "POSITIONS", 16)
+    monkeypatch.setattr(_proof, "POSITIONS", 16)
 
 
 def refused(folder, config, model, dataset):
     with pytest.raises(TunewrightError) as caught:
         export(config, model, dataset)
-    assert list(Path(folder).glob("*exported*/*")) == []
+    assert not any(Path(folder).glob(".tmp-*"))
     assert not (folder / "exported").exists()
     return caught.value.problems
+
+
+def failed(problems, gate):
+    """Return what is said of a gate that failed; nothing of one that did not."""
+    return "".join(p.message for p in problems if p.message.startswith(gate))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -128,7 +133,7 @@ def test_every_family_is_proven_in_every_type(tmp_path, merged, dataset, family)
         assert file["texts"] > 100
         assert file["mean_kl"] <= {"F32": 2e-5, "F16": 2e-5, "BF16": 5e-4, "Q8_0": 5e-3}[name]
     assert facts["files"]["Q8_0"]["bytes"] < facts["files"]["F16"]["bytes"]
-    assert len(facts["gates"]) == 20
+    assert len(facts["gates"]) == 36
     assert all(gate["passed"] for gate in facts["gates"])
     text = (exported.path / "Modelfile").read_text(encoding="utf-8")
     assert text.startswith('FROM ./t-Q8_0.gguf\nTEMPLATE """{{ $system := ')
@@ -277,13 +282,15 @@ def test_an_altered_tensor_fails_the_gate(tmp_path, merged, dataset, monkeypatch
     monkeypatch.setattr(_gguf, "quantize", altered)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["qwen3"], dataset)
     assert {p.code for p in problems} == {"E_GATE_EXPORT"}
-    assert "F32: mean KL" in problems[0].message
+    assert "differs by" in failed(problems, "F32: weights")
+    assert failed(problems, "F32: mean KL")
 
 
 def test_rows_in_the_wrong_order_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
     monkeypatch.setattr(_gguf, "_interleaved", lambda values, heads: values)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["llama"], dataset)
-    assert "F32: mean KL" in problems[0].message
+    assert "attn_q.weight differs" in failed(problems, "F32: weights")
+    assert failed(problems, "F32: mean KL")
 
 
 def test_a_tight_limit_fails_one_type_only(tmp_path, merged, dataset):
@@ -295,14 +302,15 @@ def test_a_tight_limit_fails_one_type_only(tmp_path, merged, dataset):
 def test_too_little_agreement_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
     def elsewhere(*given, **options):
         return [
-            _parity.Position(p.prefix, np.roll(p.log_p, 1)) for p in positions_of(*given, **options)
+            _parity.Position(p.prefix, p.next, np.roll(p.log_p, 1))
+            for p in positions_of(*given, **options)
         ]
 
-    positions_of = _export.positions_of
-    monkeypatch.setattr(_export, "positions_of", elsewhere)
-    config = config_for(tmp_path, "F16", max_mean_kl={"F16": 1e9})
-    problems = refused(tmp_path, config, merged["qwen3"], dataset)
-    assert "same most likely token" in problems[0].message
+    positions_of = _proof.positions_of
+    monkeypatch.setattr(_proof, "positions_of", elsewhere)
+    config = config_for(tmp_path, "F16", max_mean_kl=1e9, max_kl=1e9, max_perplexity_change=1e9)
+    (problem,) = refused(tmp_path, config, merged["qwen3"], dataset)
+    assert "same most likely token" in problem.message
 
 
 def test_nan_weights_fail_the_gate(tmp_path, dataset):
@@ -314,7 +322,10 @@ def test_nan_weights_fail_the_gate(tmp_path, dataset):
 
     model = make_merged(tmp_path / "merged", build)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
-    assert "mean KL" in problems[0].message
+    assert all(
+        failed(problems, f"F16: {gate}")
+        for gate in ("weights", "mean KL", "largest KL", "perplexity")
+    )
 
 
 def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
@@ -338,7 +349,7 @@ def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
         found = _parity.compare_chats(url, tokenizer, [quoting, decomposed])
         nothing = _parity.compare_chats(url, tokenizer, [quoting])
     assert found == _parity.Comparison(compared=1, differing=[], normalised=1)
-    assert not _export._equal("gate", nothing)["passed"]
+    assert not _proof._equal("gate", nothing)["passed"]
 
 
 def test_a_dataset_without_held_out_rows_is_refused(tmp_path, merged):
@@ -393,7 +404,8 @@ def test_kl_with_a_rest():
     full = float(np.sum(p * np.log(p / q)))
     ids = np.array([1, 0])
     merged_rest = 0.5 * np.log(0.5 / 0.4) + 0.25 * np.log(0.25 / 0.4) + 0.25 * np.log(0.25 / 0.2)
-    assert _parity.kl(np.log(p), np.arange(4), np.log(q) + 1e-3) == pytest.approx(full)
+    summed = _parity.as_distribution(np.log(q) + 1e-3)
+    assert _parity.kl(np.log(p), np.arange(4), summed) == pytest.approx(full)
     assert _parity.kl(np.log(p), ids, np.log(q[ids])) == pytest.approx(merged_rest)
     assert merged_rest <= full
 

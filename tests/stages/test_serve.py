@@ -142,7 +142,7 @@ def test_an_address_of_another_machine(exported, host):
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(None, "E_NOT_FOUND"), (b"no GGUF", "E_ARTIFACT_INVALID")]
+    ("content", "code"), [(None, "E_NOT_FOUND"), (b"no GGUF", "E_GGUF_INVALID")]
 )
 def test_a_file_that_is_no_gguf(tmp_path, content, code):
     file = tmp_path / "m.gguf"

@@ -13,9 +13,11 @@ def export(
     """Return `exported/`: one GGUF file a type, and a Modelfile for the last one.
 
     Every file is loaded in llama.cpp and compared with the merged model before the folder exists:
-    token ids and chat rendering must be equal, next-token distributions close.
+    token ids, chat rendering and special tokens must be equal, weights within rounding, next-token
+    distributions close.
 
-    Facts: `files` (type to file, bytes, mean_kl, max_kl, top1_agreement, positions, texts), `served`
+    Facts: `files` (type to file, bytes, mean_kl, max_kl, top1_agreement, perplexity, merged_perplexity,
+    positions, texts, tensor_types, fallback_tensors, bits_per_weight), `served`
     (file of the last type), `context_length` (tokens), `ollama_template` (whether the Modelfile has
     one), `gates`.
 
@@ -27,8 +29,10 @@ def export(
 
     Raises:
         TunewrightError: E_MODEL, the architecture or tokenizer cannot be written as GGUF.
-            E_CONFIG_VALUE, the system message cannot be quoted. E_DISK_SPACE, too little is free.
-            E_GATE_EXPORT, a file does not do what the merged model does; nothing is kept.
+            E_CONFIG_VALUE, the system message cannot be quoted, or nothing makes K-quants here.
+            E_QUANTIZE, llama.cpp's quantisation failed. E_DISK_SPACE, too little is free.
+            E_GATE_EXPORT, a file does not do what the merged model does; it is kept beside the export as
+            `exported.rejected/NAME.gguf.rejected`, and there is no export.
     """
     from tunewright.export._export import export_model
 

@@ -1,65 +1,56 @@
 """The export stage: writes each type, proves it, and writes the Modelfile."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig
 
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
-from tunewright.export._gguf import gguf_tokenizer, size_bytes, write_gguf
-from tunewright.export._ollama import (
-    ChatFormat,
-    chat_format,
-    compare_turns,
-    create,
-    write_modelfile,
-)
-from tunewright.export._parity import (
-    Comparison,
-    Divergence,
-    Position,
-    compare_chats,
-    compare_tokens,
-    divergence,
-    hard_texts,
-    positions_of,
-)
+from tunewright.export._gguf import GgufTokenizer, gguf_tokenizer, size_bytes, write_gguf
+from tunewright.export._kquants import source_type, write_k_quant
+from tunewright.export._ollama import ChatFormat, chat_format, create, write_modelfile
+from tunewright.export._proof import POSITIONS, Evidence, Gate, Limits, gather_evidence, prove
+from tunewright.export._weights import uneven_matrices
 from tunewright.export.architecture import Shape, shape_of
-from tunewright.export.modelfile import GOLDEN_CHATS
 from tunewright.machine import require_space
-from tunewright.models._llama import endpoint
-from tunewright.models._load import load_tokenizer, vocabulary_of
-from tunewright.models.chat import Message, encode, messages_of
+from tunewright.models._load import load_tokenizer
+from tunewright.models.gguf_types import BITS, K_QUANTS, block_of, missing_quantizer
 
-ROWS = 8
-POSITIONS = 48
-MAX_PREFIX = 512
+REJECTED = "exported.rejected"
+"""Folder beside `exported` for files that failed; the next export replaces it."""
+_UNROUNDED = ("F32", "F16", "BF16")
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What every file is held against.
+class _Job:
+    """What the files of an export have in common.
 
     Attributes:
-        tokenizer: The merged model's.
-        texts: Hard texts.
-        chats: Golden chats and held-out rows.
-        format: What the Modelfile's template says.
-        positions: Where the next token is compared.
+        model: Folder of the merged model.
+        shape: Of it.
+        tokenizer: As GGUF holds it.
+        name: Of the config; files are called by it.
+        folder: Where they are written.
+        listener: Is told of progress.
     """
 
-    tokenizer: PreTrainedTokenizerFast
-    texts: Sequence[str]
-    chats: Sequence[Sequence[Message]]
-    format: ChatFormat
-    positions: Sequence[Position]
+    model: Path
+    shape: Shape
+    tokenizer: GgufTokenizer
+    name: str
+    folder: Path
+    listener: Listener
+
+    def file(self, type_name: str) -> Path:
+        """Return the file of a type."""
+        return self.folder / f"{self.name}-{type_name}.gguf"
 
 
 def export_model(
@@ -67,15 +58,23 @@ def export_model(
 ) -> Artifact:
     """Return the exported artifact; see `tunewright.export.export`."""
     options, model = config.export, merged.path
+    types = tuple(dict.fromkeys(options.quantization))
+    missing = missing_quantizer(types)
+    if missing:
+        raise TunewrightError(missing)
     shape = _shape(model)
     tokenizer = load_tokenizer(model)
     packed = gguf_tokenizer(tokenizer, shape.vocabulary)
     target = Path(config.run_dir) / "exported"
+    rejected = target.with_name(REJECTED)
     settings = settings_of(config, "exported")
     parents = {"merged": merged, "dataset": dataset}
-    require_space(target, sum(size_bytes(model, shape, name) for name in options.quantization))
+    _warn_of_fallback(model, types, listener)
     with writing(target, "exported", settings=settings, parents=parents) as draft:
-        served = f"{config.name}-{options.quantization[-1]}.gguf"
+        shutil.rmtree(rejected, ignore_errors=True)
+        require_space(target, _bytes_needed(model, shape, types))
+        job = _Job(model, shape, packed, config.name, draft.path, listener)
+        served = job.file(options.quantization[-1]).name
         chats = _told(chat_format(tokenizer), listener)
         write_modelfile(
             draft.path,
@@ -89,31 +88,17 @@ def export_model(
             },
             system=options.system,
         )
-        evidence = _evidence(model, tokenizer, chats, _held_out(dataset.path / "eval.jsonl"))
-        files: dict[str, dict[str, Any]] = {}
-        gates: list[dict[str, Any]] = []
-        for type_name in dict.fromkeys(options.quantization):
-            file = draft.path / f"{config.name}-{type_name}.gguf"
-            listener.started(f"export {type_name}", None, "tensors")
-            write_gguf(
-                file,
-                model=model,
-                shape=shape,
-                tokenizer=packed,
-                type_name=type_name,
-                advanced=listener.advanced,
-            )
-            listener.started(f"prove {type_name}", POSITIONS, "positions")
-            facts, outcome = _proven(file, type_name, evidence, options=options, listener=listener)
-            files[type_name] = facts
-            gates += outcome
-        _require_passed(gates)
+        held_out = dataset.path / "eval.jsonl"
+        evidence = gather_evidence(model, shape, tokenizer, held_out, turns=chats.turns)
+        _write_files(job, types)
+        files, gates = _proven(job, types, evidence, options)
+        _require_passed(gates, job, rejected)
         draft.facts.update(
             files=files,
             served=served,
             context_length=shape.context_length,
             ollama_template=chats.turns is not None,
-            gates=gates,
+            gates=[gate for of_type in gates.values() for gate in of_type],
         )
     exported = load_artifact(target, "exported")
     if options.ollama_create:
@@ -130,108 +115,117 @@ def _shape(model: Path) -> Shape:
     return shape_of(config.to_dict())
 
 
+def _warn_of_fallback(model: Path, types: Iterable[str], listener: Listener) -> None:
+    """Say for which types llama.cpp takes another one in places, before anything is written."""
+    told: set[int] = set()
+    for name in types:
+        block = block_of(name)
+        uneven, matrices = uneven_matrices(model, name)
+        if uneven and block not in told:
+            told.add(block)
+            listener.said(
+                f"{name}: {uneven} of {matrices} matrices have rows that are no multiple of {block} values; "
+                "those are stored as another, larger type."
+            )
+
+
+def _bytes_needed(model: Path, shape: Shape, types: Sequence[str]) -> int:
+    """Return what the files take, and the one that K-quants are made of where it is none of them."""
+    whole = size_bytes(model, shape, "F32")
+    need = sum(
+        whole * BITS[name] / BITS["F32"] if name in K_QUANTS else size_bytes(model, shape, name)
+        for name in types
+    )
+    if _needs_source(types):
+        need += size_bytes(model, shape, source_type(model))
+    return int(need)
+
+
+def _needs_source(types: Sequence[str]) -> bool:
+    return any(name in K_QUANTS for name in types) and not set(types) & set(_UNROUNDED)
+
+
+def _write_files(job: _Job, types: Sequence[str]) -> None:
+    """Write a file for each type: those that are written here first, K-quants are made of one of them."""
+    for name in types:
+        if name not in K_QUANTS:
+            _write(job, job.file(name), name)
+    wanted = [name for name in types if name in K_QUANTS]
+    if not wanted:
+        return
+    exact = source_type(job.model)
+    there = [name for name in (exact, *_UNROUNDED) if name in types]
+    source = job.file(there[0]) if there else job.folder / f"{job.name}.source.gguf"
+    if not there:
+        _write(job, source, exact)
+    for number, name in enumerate(wanted, 1):
+        job.listener.started(f"export {name}", len(wanted), "files")
+        write_k_quant(source, job.file(name), name)
+        job.listener.advanced(number, job.file(name).name)
+    if not there:
+        source.unlink()
+
+
+def _write(job: _Job, file: Path, type_name: str) -> None:
+    job.listener.started(f"export {type_name}", None, "tensors")
+    write_gguf(
+        file,
+        model=job.model,
+        shape=job.shape,
+        tokenizer=job.tokenizer,
+        type_name=type_name,
+        advanced=job.listener.advanced,
+    )
+
+
 def _proven(
-    file: Path,
-    type_name: QuantizationType,
-    evidence: Evidence,
-    *,
-    options: ExportSection,
-    listener: Listener,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return the facts and gates of one file."""
-    longest = max(len(position.prefix) for position in evidence.positions)
-    with endpoint(file, ctx=longest + 8) as url:
-        texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
-        chats = compare_chats(url, evidence.tokenizer, evidence.chats)
-        turns = evidence.format.turns
-        ollama = compare_turns(url, evidence.tokenizer, turns) if turns else None
-        far = divergence(url, evidence.positions, lambda done: listener.advanced(done, file.name))
-    facts = {
-        "file": file.name,
-        "bytes": file.stat().st_size,
-        **asdict(far),
-        "texts": texts.compared,
+    job: _Job, types: Sequence[QuantizationType], evidence: Evidence, options: ExportSection
+) -> tuple[dict[str, dict[str, Any]], dict[str, list[Gate]]]:
+    """Return the facts and gates of each type."""
+    files: dict[str, dict[str, Any]] = {}
+    gates: dict[str, list[Gate]] = {}
+    for name in types:
+        file = job.file(name)
+        job.listener.started(f"prove {name}", POSITIONS, "positions")
+        limits = Limits(
+            options.max_mean_kl[name],
+            options.max_kl[name],
+            options.min_top1_agreement[name],
+            options.max_perplexity_change[name],
+        )
+        files[name], gates[name] = prove(
+            file, name, evidence, limits, lambda done, at=file.name: job.listener.advanced(done, at)
+        )
+    return files, gates
+
+
+def _require_passed(gates: Mapping[str, Sequence[Gate]], job: _Job, rejected: Path) -> None:
+    """Put files that failed aside and refuse the export.
+
+    Raises:
+        TunewrightError: E_GATE_EXPORT, for each gate that failed.
+    """
+    failed = {
+        name: found for name, of in gates.items() if (found := [g for g in of if not g["passed"]])
     }
-    return facts, [
-        _equal(f"{type_name}: token ids of hard texts", texts),
-        _equal(f"{type_name}: chats as in training", chats),
-        *([_equal(f"{type_name}: Ollama's template as in training", ollama)] if ollama else []),
-        *_close(type_name, far, options),
-    ]
-
-
-def _equal(name: str, found: Comparison) -> dict[str, Any]:
-    """Return the gate that all are equal, and that there are any."""
-    value = f"{found.compared - len(found.differing)} of {found.compared} equal"
-    if found.normalised:
-        value += f" ({found.normalised} after Unicode normalisation, which llama.cpp leaves out)"
-    if found.differing:
-        value += f", first other: {found.differing[0][:60]!r}"
-    passed = found.compared > 0 and not found.differing
-    return {"gate": name, "value": value, "limit": "all equal", "passed": passed}
-
-
-def _close(
-    type_name: QuantizationType, far: Divergence, options: ExportSection
-) -> list[dict[str, Any]]:
-    """Return the two gates on distributions; NaN passes neither."""
-    limit, share = options.max_mean_kl[type_name], options.min_top1_agreement
-    return [
-        {
-            "gate": f"{type_name}: mean KL against the merged model",
-            "value": f"{far.mean_kl:.1e} nats at {far.positions} positions",
-            "limit": f"at most {limit:.1e} nats",
-            "passed": far.mean_kl <= limit,
-        },
-        {
-            "gate": f"{type_name}: same most likely token",
-            "value": f"{far.top1_agreement:.0%}",
-            "limit": f"at least {share:.0%}",
-            "passed": far.top1_agreement >= share,
-        },
-    ]
-
-
-def _require_passed(gates: Sequence[Mapping[str, Any]]) -> None:
-    failed = [gate for gate in gates if not gate["passed"]]
-    if failed:
-        raise TunewrightError(
+    if not failed:
+        return
+    rejected.mkdir()
+    problems: list[Problem] = []
+    for type_name, of_type in failed.items():
+        file = job.file(type_name)
+        aside = rejected / f"{file.name}.rejected"
+        file.rename(aside)
+        problems += [
             Problem(
                 "E_GATE_EXPORT",
                 f"{gate['gate']}: {gate['value']}, must be {gate['limit']}.",
-                "exported",
+                str(aside),
                 "Look at the figures; a larger type passes where a smaller one fails.",
             )
-            for gate in failed
-        )
-
-
-def _held_out(file: Path) -> list[list[Message]]:
-    """Return a few conversations spread evenly over a dataset's file."""
-    with file.open(encoding="utf-8") as stream:
-        total = sum(1 for _ in stream)
-    wanted = {index * total // min(ROWS, total) for index in range(min(ROWS, total))}
-    if not total:
-        raise failure("E_DATA_EMPTY", "There are no held-out rows to compare on.", where=file)
-    with file.open(encoding="utf-8") as stream:
-        return [messages_of(json.loads(row)) for n, row in enumerate(stream) if n in wanted]
-
-
-def _evidence(
-    model: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    chats: ChatFormat,
-    rows: Sequence[Sequence[Message]],
-) -> Evidence:
-    vocabulary = vocabulary_of(tokenizer)
-    encoded = [encode(row, vocabulary).input_ids for row in rows]
-    return Evidence(
-        tokenizer=tokenizer,
-        texts=hard_texts(tokenizer),
-        chats=[*GOLDEN_CHATS, *rows],
-        format=chats,
-        positions=positions_of(model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
-    )
+            for gate in of_type
+        ]
+    raise TunewrightError(problems)
 
 
 def _told(found: ChatFormat, listener: Listener) -> ChatFormat:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,7 +18,7 @@ from tunewright.models.chat import Message, encode, is_raw, render
 
 FULL_VOCABULARY = 8192
 """Tokens: up to this size the whole distribution is compared, above it the TOP and a rest."""
-TOP = 200
+TOP = 1000
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,12 @@ class Position:
 
     Attributes:
         prefix: Token ids up to it.
+        next: The token that follows in the row.
         log_p: The merged model's log-probability of each next token.
     """
 
     prefix: list[int]
+    next: int
     log_p: np.ndarray
 
 
@@ -42,13 +44,22 @@ class Divergence:
         mean_kl: Nats.
         max_kl: Nats.
         top1_agreement: Share of positions with the same most likely token.
+        perplexity: The GGUF's, of the tokens that follow: exp(-mean log q).
+        merged_perplexity: The merged model's, of the same: exp(-mean log p).
         positions: Number of positions.
     """
 
     mean_kl: float
     max_kl: float
     top1_agreement: float
+    perplexity: float
+    merged_perplexity: float
     positions: int
+
+    @property
+    def perplexity_change(self) -> float:
+        """How much higher the GGUF's perplexity is, as a share."""
+        return self.perplexity / self.merged_perplexity - 1
 
 
 def hard_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -66,14 +77,17 @@ def positions_of(
     network = load_model(model, "float32")
     positions: list[Position] = []
     for row in rows:
-        longest = min(len(row), max_prefix)
+        longest = min(len(row) - 1, max_prefix)
         each = min(math.ceil(count / len(rows)), longest)
         ends = sorted({1 + round(i * (longest - 1) / max(each - 1, 1)) for i in range(each)})
+        if not ends:
+            continue
         with torch.inference_mode():
             logits_TV = network(torch.tensor([list(row[:longest])])).logits[0]
         picked_PV = logits_TV[[end - 1 for end in ends]].double().log_softmax(-1).numpy()
         positions += [
-            Position(list(row[:end]), log_p) for end, log_p in zip(ends, picked_PV, strict=True)
+            Position(list(row[:end]), row[end], log_p)
+            for end, log_p in zip(ends, picked_PV, strict=True)
         ]
     return positions
 
@@ -84,8 +98,10 @@ def divergence(
     """Return how far the endpoint's next-token distributions are from the given ones."""
     # llama.cpp shows the distribution, which is the one before any bias, only along with a token
     # that neither ends the answer nor is half a character: an "a" is sampled always.
-    shown = _tokens(url, "a", parse_special=False)[0]
+    shown = _tokens(url, "a")[0]
     kls: list[float] = []
+    log_ps: list[float] = []
+    log_qs: list[float] = []
     agreed = 0
     for position in positions:
         vocabulary = len(position.log_p)
@@ -104,15 +120,27 @@ def divergence(
         ids = np.array([entry["id"] for entry in top])
         log_q = np.array([entry["logprob"] for entry in top], np.float64)
         with np.errstate(invalid="ignore"):
+            if len(ids) == vocabulary:
+                log_q = as_distribution(log_q)
             kls.append(kl(position.log_p, ids, log_q))
+        log_p_next, log_q_next = of_next(position, ids, log_q)
+        log_ps.append(log_p_next)
+        log_qs.append(log_q_next)
         agreed += int(ids[log_q.argmax()] == position.log_p.argmax())
         advanced(len(kls))
     return Divergence(
         mean_kl=float(np.mean(kls)),
         max_kl=float(np.max(kls)),
         top1_agreement=agreed / len(kls),
+        perplexity=_perplexity(log_qs),
+        merged_perplexity=_perplexity(log_ps),
         positions=len(kls),
     )
+
+
+def as_distribution(log_q: np.ndarray) -> np.ndarray:
+    """Return log-probabilities of all tokens that sum to 1: llama.cpp's float32 sum misses it by about 1e-5."""
+    return log_q - np.logaddexp.reduce(log_q)
 
 
 def kl(log_p: np.ndarray, ids: np.ndarray, log_q: np.ndarray) -> float:
@@ -122,14 +150,62 @@ def kl(log_p: np.ndarray, ids: np.ndarray, log_q: np.ndarray) -> float:
     Thomas, Elements of Information Theory, 2.8.
     """
     log_p_known = log_p[ids]
-    p = np.exp(log_p_known)
+    known = float(np.sum(np.exp(log_p_known) * (log_p_known - log_q)))
     if len(ids) == len(log_p):
-        # llama.cpp sums in float32, so that its probabilities miss 1 by about 1e-5.
-        log_q = log_q - np.logaddexp.reduce(log_q)
-        return float(np.sum(p * (log_p_known - log_q)))
-    rest_p = max(1.0 - float(p.sum()), 1e-9)
-    rest_q = max(1.0 - float(np.exp(log_q).sum()), 1e-9)
-    return float(np.sum(p * (log_p_known - log_q))) + rest_p * math.log(rest_p / rest_q)
+        return known
+    log_rest_p, log_rest_q = _log_rest(log_p_known), _log_rest(log_q)
+    return known + math.exp(log_rest_p) * (log_rest_p - log_rest_q)
+
+
+def of_next(position: Position, ids: np.ndarray, log_q: np.ndarray) -> tuple[float, float]:
+    """Return log p and log q of the token that follows; of all that q is not known for, if it is one of those.
+
+    So both are probabilities of the same event, and exp(-mean) of each is a perplexity of the same tokens.
+    """
+    at = np.flatnonzero(ids == position.next)
+    if len(at):
+        return float(position.log_p[position.next]), float(log_q[at[0]])
+    return _log_rest(position.log_p[ids]), _log_rest(log_q)
+
+
+def _perplexity(logs: Sequence[float]) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.exp(-np.mean(logs)))
+
+
+def _log_rest(log_known: np.ndarray) -> float:
+    return math.log(max(1.0 - float(np.exp(log_known).sum()), 1e-9))
+
+
+def wrong_specials(
+    url: str,
+    metadata: Mapping[str, object],
+    tokenizer: PreTrainedTokenizerFast,
+    ends: Iterable[int],
+) -> list[str]:
+    """Return what llama.cpp does otherwise with the tokens that begin and end texts.
+
+    Args:
+        url: The endpoint.
+        metadata: Of the GGUF file.
+        tokenizer: The merged model's.
+        ends: Tokens that end an answer.
+    """
+    faults: list[str] = []
+    for name in ("bos", "eos"):
+        there = metadata.get(f"tokenizer.ggml.{name}_token_id")
+        wanted = getattr(tokenizer, f"{name}_token_id")
+        if wanted is not None and there != wanted:
+            faults.append(f"{name} is token {there}, not {wanted}")
+    framed, wanted = _tokens(url, "a", add_special=True), tokenizer("a")["input_ids"]
+    if framed != wanted:
+        faults.append(f"'a' is {framed}, not {wanted}")
+    for token in ends:
+        body = {"prompt": [token], "n_predict": 4, "temperature": 0, "logit_bias": [[token, 1e4]]}
+        if post(url, "/completion", body)["stop_type"] != "eos":
+            name = tokenizer.convert_ids_to_tokens(token)
+            faults.append(f"an answer does not end after {name!r}")
+    return faults
 
 
 @dataclass(frozen=True)
@@ -155,7 +231,7 @@ def compare_tokens(
     differing = [
         text
         for text, plain in zip(texts, given, strict=True)
-        if _tokens(url, plain, parse_special=False)
+        if _tokens(url, plain)
         != tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     ]
     changed = sum(text != plain for text, plain in zip(texts, given, strict=True))
@@ -195,8 +271,10 @@ def compare_chats(
     return Comparison(compared, differing, changed)
 
 
-def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:
-    body = {"content": text, "add_special": False, "parse_special": parse_special}
+def _tokens(
+    url: str, text: str, *, parse_special: bool = False, add_special: bool = False
+) -> list[int]:
+    body = {"content": text, "add_special": add_special, "parse_special": parse_special}
     return post(url, "/tokenize", body)["tokens"]
 
 

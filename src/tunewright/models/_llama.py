@@ -17,6 +17,7 @@ import xllamacpp
 
 from tunewright.errors import failure
 from tunewright.machine import cpu_count
+from tunewright.models.gguf_check import require_gguf
 
 
 class EndpointError(Exception):
@@ -36,6 +37,7 @@ def endpoint(
     *,
     temperature: float = 0.8,
     top_p: float = 0.95,
+    exact: bool = False,
 ) -> Generator[str]:
     """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
 
@@ -48,13 +50,16 @@ def endpoint(
         ctx: Tokens of context.
         temperature: For requests that name none.
         top_p: For requests that name none.
+        exact: Attention is computed and kept in 32 bits, for proofs; otherwise in 16, as llama.cpp does.
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
-            no such file. E_ARTIFACT_INVALID, llama.cpp cannot load it.
+            no such file. E_GGUF_INVALID, its header or tensor table cannot be trusted.
+            E_ARTIFACT_INVALID, llama.cpp cannot load it.
     """
     if not gguf.is_file():
         raise failure("E_NOT_FOUND", "There is no such GGUF file.", where=gguf)
+    require_gguf(gguf)
     _require_bindable(host, port)
     params = xllamacpp.CommonParams()  # pyright: ignore[reportAttributeAccessIssue] - no stubs
     params.model.path = str(gguf)
@@ -70,6 +75,12 @@ def endpoint(
     params.endpoint_slots = False
     params.cors_origins = ""
     params.cors_credentials = False
+    if exact:
+        f32 = xllamacpp.ggml_type.GGML_TYPE_F32  # pyright: ignore[reportAttributeAccessIssue]
+        params.cache_type_k = params.cache_type_v = f32
+        params.flash_attn_type = (
+            xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # pyright: ignore[reportAttributeAccessIssue]
+        )
     threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

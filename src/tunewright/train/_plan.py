@@ -20,6 +20,7 @@ from tunewright.events import Listener, in_words
 from tunewright.machine import disk_space, process_count, shards
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
 from tunewright.models.families import Shape, read_shape
+from tunewright.models.gguf_types import missing_quantizer
 from tunewright.models.lengths import Fitted, excess
 from tunewright.models.tokens import runs_of
 from tunewright.train._choices import choose
@@ -55,7 +56,10 @@ def plan(config: Config, dataset: Artifact, listener: Listener, *, load_model: b
     base = base_of(config, where)
     tokenizer = load_tokenizer(base, config.model.chat_template, config.model.extra_special_tokens)
     shape = read_shape(base)
-    problems = wrong(config, shape, tokenizer, where)
+    problems = [
+        *wrong(config, shape, tokenizer, where),
+        *missing_quantizer(config.export.quantization),
+    ]
     shape = shape.grown(1 + max(tokenizer.get_vocab().values()))
     try:
         fitted, rows = _rows(dataset, tokenizer, options)

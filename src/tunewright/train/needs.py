@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass
 
 from tunewright.config.schema import Config
 from tunewright.models.families import Shape
+from tunewright.models.gguf_types import BITS
 from tunewright.train.memory import BYTES, FLOAT, Method, optimizer_bytes, trained_tensors
 
-EXPORT_BYTES = {"F32": 4.0, "F16": 2.0, "BF16": 2.0, "Q8_0": 34 / 32}
-"""Bytes a parameter in a GGUF file; Q8_0 has a 16-bit scale for 32 of them. Source: llama.cpp's ggml-common.h."""
 SPARE = 0.1
 """Tokenizer, logs, reports and what a file system adds."""
 PROOF_TOKENS = 2048
@@ -68,7 +67,7 @@ def disk_need(config: Config, shape: Shape, method: Method) -> Disk:
 
 def gguf_bytes(shape: Shape, types: Sequence[str]) -> list[int]:
     """Return the bytes of each GGUF file."""
-    return [int(shape.parameters() * EXPORT_BYTES[kind]) for kind in types]
+    return [int(shape.parameters() * BITS[kind] / 8) for kind in types]
 
 
 def ram_need(config: Config, shape: Shape, held_out_tokens: int) -> Ram:

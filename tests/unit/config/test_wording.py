@@ -54,7 +54,10 @@ def test_a_wrong_value_is_told_in_words_with_an_example(override, message, fix):
     [
         ("train.lora.target_modules=1", "should be 'all-linear' or a list, not 1."),
         ("train.lora.init_lora_weights=x", "should be true or false or one of the names"),
-        ("export.quantization=[x]", "'export.quantization.0': should be 'F32', 'F16', 'BF16' or"),
+        (
+            "export.quantization=[x]",
+            "'export.quantization.0': should be 'F32', 'F16', 'BF16', 'Q8_0'",
+        ),
         ("prepare.source=[1]", "'prepare.source.0': should be a mapping"),
         ("prepare.min_tokens=1900", "'prepare': should have min_tokens of at most half"),
     ],

@@ -2,13 +2,16 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal, cast
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from tunewright.config.schema.base import Name, Section
 
-QuantizationType = Literal["F32", "F16", "BF16", "Q8_0"]
+QuantizationType = Literal[
+    "F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0",
+    "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+]  # fmt: skip
 
 
 class MergeSection(Section):
@@ -27,12 +30,52 @@ class MergeSection(Section):
     )
 
 
-_MAX_MEAN_KL: Mapping[QuantizationType, float] = {
-    "F32": 5e-4,
-    "F16": 5e-4,
-    "BF16": 2e-3,
-    "Q8_0": 1e-2,
+_LIMITS: Mapping[QuantizationType, tuple[float, float, float, float]] = {
+    "F32": (1e-6, 1e-5, 0.98, 1e-4),
+    "F16": (1e-4, 1e-3, 0.95, 5e-3),
+    "BF16": (1e-3, 1e-2, 0.95, 1e-2),
+    "Q8_0": (5e-3, 0.05, 0.9, 2e-2),
+    "Q5_1": (0.05, 0.5, 0.8, 0.05),
+    "Q5_0": (0.06, 0.6, 0.8, 0.05),
+    "Q4_1": (0.2, 1.0, 0.7, 0.2),
+    "Q4_0": (0.2, 1.5, 0.7, 0.2),
+    "Q6_K": (0.015, 0.15, 0.85, 0.03),
+    "Q5_K_M": (0.04, 0.4, 0.8, 0.05),
+    "Q5_K_S": (0.04, 0.4, 0.8, 0.05),
+    "Q4_K_M": (0.12, 1.0, 0.7, 0.2),
+    "Q4_K_S": (0.12, 1.0, 0.7, 0.2),
+    "Q3_K_L": (0.3, 4.0, 0.65, 0.4),
+    "Q3_K_M": (0.4, 4.0, 0.65, 0.4),
+    "Q3_K_S": (0.6, 6.0, 0.6, 0.5),
+    "Q2_K": (1.2, 8.0, 0.5, 1.0),
 }
+"""Mean KL, max KL, agreement, change of perplexity.
+
+About ten times what the demo's model was measured to differ by, a hundred times where nothing is quantised,
+since the rounding of activations grows with depth; three times the disagreement, at least five points.
+The measurement: benchmarks/quantisation.py, docs/guides/which-quantisation.md.
+"""
+
+
+def _defaults(column: int) -> dict[QuantizationType, float]:
+    return {name: limits[column] for name, limits in _LIMITS.items()}
+
+
+def _of_each(column: int) -> BeforeValidator:
+    """Return what completes a limit that was given for some types, or as one number for all."""
+
+    def completed(given: object) -> object:
+        defaults = _defaults(column)
+        if isinstance(given, Mapping):
+            return {**defaults, **cast("Mapping[str, object]", given)}
+        return given if isinstance(given, bool) else dict.fromkeys(defaults, given)
+
+    return BeforeValidator(completed)
+
+
+_Positive = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(gt=0, le=1)]
+_NAMED = "Types that are not named keep their default; one number is for all types."
 
 
 class ExportSection(Section):
@@ -41,18 +84,26 @@ class ExportSection(Section):
     quantization: tuple[QuantizationType, ...] = Field(
         default=("F16", "Q8_0"),
         min_length=1,
-        description="Types of GGUF file to write; the last one is served.",
+        description="Types of GGUF file to write; the last one is served. Those with a K need the extra "
+        "`kquants` or a `llama-quantize` on the PATH.",
     )
-    max_mean_kl: dict[QuantizationType, float] = Field(
-        default_factory=lambda: dict(_MAX_MEAN_KL),
-        description="Nats a token: mean KL divergence of each type against the merged model; types "
-        "that are not named keep their default.",
+    max_mean_kl: Annotated[dict[QuantizationType, _Positive], _of_each(0)] = Field(
+        default_factory=lambda: _defaults(0),
+        description="Nats a token: mean KL divergence of each type from the merged model. "
+        + _NAMED,
     )
-    min_top1_agreement: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="Share of positions with the same most likely next token, for every type.",
+    max_kl: Annotated[dict[QuantizationType, _Positive], _of_each(1)] = Field(
+        default_factory=lambda: _defaults(1),
+        description="Nats: the largest KL divergence at a position. " + _NAMED,
+    )
+    min_top1_agreement: Annotated[dict[QuantizationType, _Share], _of_each(2)] = Field(
+        default_factory=lambda: _defaults(2),
+        description="Share of positions with the same most likely next token. " + _NAMED,
+    )
+    max_perplexity_change: Annotated[dict[QuantizationType, _Positive], _of_each(3)] = Field(
+        default_factory=lambda: _defaults(3),
+        description="Share by which the perplexity of the same held-out tokens may differ from the "
+        "merged model's: 0.02 is 2 %. " + _NAMED,
     )
     system: str | None = Field(default=None, description="System message in the Modelfile.")
     temperature: float = Field(default=0.7, ge=0, description="Modelfile parameter.")
@@ -66,11 +117,6 @@ class ExportSection(Section):
         default=True,
         description="Run `ollama create` with the config's name where Ollama is installed.",
     )
-
-    @field_validator("max_mean_kl")
-    @classmethod
-    def _all_types(cls, given: dict[QuantizationType, float]) -> dict[QuantizationType, float]:
-        return {**_MAX_MEAN_KL, **given}
 
 
 class ServeSection(Section):

@@ -1,0 +1,21 @@
+"""Quantises a GGUF file with llama-cpp-python; a process of its own, because it is C++ that may abort."""
+
+import ctypes
+import os
+import sys
+
+import llama_cpp  # pyright: ignore[reportMissingImports] - the extra `kquants`
+
+
+def main(source: str, target: str, type_number: str, threads: str) -> int:
+    """Return llama.cpp's exit code: 0 if the file is written."""
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = int(type_number)
+    params.nthread = int(threads)
+    return llama_cpp.llama_model_quantize(
+        os.fsencode(source), os.fsencode(target), ctypes.byref(params)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
