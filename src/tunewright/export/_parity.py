@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import TunewrightError
+from tunewright.export.sentencepiece import SPACE
 from tunewright.models._llama import post
 from tunewright.models._load import load_model, vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
@@ -202,4 +203,7 @@ def _tokens(url: str, text: str, *, parse_special: bool) -> list[int]:
 
 def _normalised(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     normalizer = tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else normalizer.normalize_str(text)
+    # llama.cpp itself writes SentencePiece's sign for a space, where that is all that is normalised.
+    if normalizer is None or SPACE in normalizer.normalize_str(" "):
+        return text
+    return normalizer.normalize_str(text)

@@ -121,7 +121,11 @@ def size_bytes(model: Path, shape: Shape, type_name: str) -> int:
 
 
 def write_values(
-    out: BinaryIO, tensor: Tensor, advanced: Callable[[int], None], *, block_bytes: int = BLOCK_BYTES
+    out: BinaryIO,
+    tensor: Tensor,
+    advanced: Callable[[int], None],
+    *,
+    block_bytes: int = BLOCK_BYTES,
 ) -> None:
     """Write a tensor's bytes, block by block.
 
@@ -154,9 +158,7 @@ def _refused(file: Path, name: str, dtype: str | None) -> Problem:
     return Problem("E_MODEL", f"{reason[0].upper()}{reason[1:]}.", str(file), LLAMA_CPP)
 
 
-def _stored_as(
-    name: str, stored: Stored, type_: GGMLQuantizationType
-) -> GGMLQuantizationType:
+def _stored_as(name: str, stored: Stored, type_: GGMLQuantizationType) -> GGMLQuantizationType:
     """Return the type of a tensor: norms and biases stay whole, rows that are no whole blocks are F16.
 
     Source: llama.cpp, conversion/base.py, `prepare_tensors`.

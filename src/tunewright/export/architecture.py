@@ -86,9 +86,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     rope = dict(config.get("rope_parameters") or {})
     wrong = _reasons(config, rope)
     if wrong:
-        raise TunewrightError(
-            Problem("E_MODEL", text, "config.json", LLAMA_CPP) for text in wrong
-        )
+        raise TunewrightError(Problem("E_MODEL", text, "config.json", LLAMA_CPP) for text in wrong)
     kind = rope.get("rope_type", "default")
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     context = config["max_position_embeddings"]

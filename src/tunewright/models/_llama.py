@@ -36,6 +36,7 @@ def endpoint(
     *,
     temperature: float = 0.8,
     top_p: float = 0.95,
+    exact: bool = False,
 ) -> Generator[str]:
     """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
 
@@ -48,6 +49,7 @@ def endpoint(
         ctx: Tokens of context.
         temperature: For requests that name none.
         top_p: For requests that name none.
+        exact: Attention is computed in 32 bits, not in 16: slower, and as Transformers does it.
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
@@ -64,6 +66,8 @@ def endpoint(
     params.n_ctx = ctx
     params.sampling.temp = temperature
     params.sampling.top_p = top_p
+    if exact:
+        _compute_exactly(params)
     params.verbosity = -1
     params.warmup = False
     params.ui = False
@@ -87,6 +91,13 @@ def endpoint(
     finally:
         stop.set()
         holder.join()
+
+
+def _compute_exactly(params: Any) -> None:
+    """Keep keys and values in float32, without flash attention, whose sums llama.cpp makes in float16."""
+    names: Any = xllamacpp
+    params.cache_type_k = params.cache_type_v = names.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = names.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 
 def _outcome(

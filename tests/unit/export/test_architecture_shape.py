@@ -55,8 +55,13 @@ def test_an_unknown_architecture_is_named():
 
 
 def test_all_unsupported_features_are_named():
-    rope = LLAMA["rope_parameters"] | {"rope_type": "yarn", "partial_rotary_factor": 0.5}
-    config = LLAMA | {"rope_parameters": rope, "attention_bias": True, "hidden_act": "gelu"}
+    rope = LLAMA["rope_parameters"] | {"rope_type": "dynamic", "partial_rotary_factor": 0.5}
+    config = LLAMA | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "rope_parameters": rope,
+        "attention_bias": True,
+        "hidden_act": "gelu",
+    }
     with pytest.raises(TunewrightError) as caught:
         shape_of(config)
     assert len(caught.value.problems) == 4
