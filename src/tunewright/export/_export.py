@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
-from tunewright.export._gguf import gguf_tokenizer, size_bytes, write_gguf
+from tunewright.export._ends import boundary_faults
+from tunewright.export._gguf import Card
 from tunewright.export._parity import (
     Comparison,
     Divergence,
@@ -24,7 +25,8 @@ from tunewright.export._parity import (
     hard_texts,
     positions_of,
 )
-from tunewright.export.architecture import Shape, shape_of
+from tunewright.export._vocabulary import ends_of
+from tunewright.export._writing import bytes_of, way_of, write
 from tunewright.export.modelfile import GOLDEN_CHATS, Turns, modelfile, turns_of
 from tunewright.machine import require_space
 from tunewright.models._llama import endpoint
@@ -42,12 +44,16 @@ class Evidence:
 
     Attributes:
         tokenizer: The merged model's.
+        reference: Cuts texts as llama.cpp shall.
+        ends: Tokens that end an answer beside eos.
         texts: Hard texts.
         chats: Golden chats and held-out rows.
         positions: Where the next token is compared.
     """
 
     tokenizer: PreTrainedTokenizerFast
+    reference: PreTrainedTokenizerFast
+    ends: Sequence[int]
     texts: Sequence[str]
     chats: Sequence[Sequence[Message]]
     positions: Sequence[Position]
@@ -58,32 +64,31 @@ def export_model(
 ) -> Artifact:
     """Return the exported artifact; see `tunewright.export.export`."""
     options, model = config.export, merged.path
-    shape = _shape(model)
     tokenizer = load_tokenizer(model)
-    packed = gguf_tokenizer(tokenizer, shape.vocabulary)
+    checkout = Path(options.llama_cpp) if options.llama_cpp else None
+    card = Card(config.name, config.model.model_name_or_path)
+    way = way_of(model, tokenizer, card, checkout)
+    for note in way.notes:
+        listener.said(note)
     target = Path(config.run_dir) / "exported"
     settings = settings_of(config, "exported")
     parents = {"merged": merged, "dataset": dataset}
-    require_space(target, sum(size_bytes(model, shape, name) for name in options.quantization))
+    sizes = {name: bytes_of(way, name) for name in options.quantization}
+    require_space(target, sum(sizes.values()))
     with writing(target, "exported", settings=settings, parents=parents) as draft:
         turns = _chat_format(tokenizer, listener)
         served = f"{config.name}-{options.quantization[-1]}.gguf"
-        text = _modelfile(served, turns, tokenizer, options, shape)
+        text = _modelfile(served, turns, tokenizer, options, way.context_length)
         (draft.path / "Modelfile").write_text(text, encoding="utf-8", newline="\n")
-        evidence = _evidence(model, tokenizer, _held_out(dataset.path / "eval.jsonl"))
+        evidence = _evidence(
+            model, tokenizer, way.reference, _held_out(dataset.path / "eval.jsonl")
+        )
         files: dict[str, dict[str, Any]] = {}
         gates: list[dict[str, Any]] = []
         for type_name in dict.fromkeys(options.quantization):
             file = draft.path / f"{config.name}-{type_name}.gguf"
-            listener.started(f"export {type_name}", None, "tensors")
-            write_gguf(
-                file,
-                model=model,
-                shape=shape,
-                tokenizer=packed,
-                type_name=type_name,
-                advanced=listener.advanced,
-            )
+            listener.started(f"export {type_name}", sizes[type_name], "bytes")
+            write(way, file, type_name, listener.advanced)
             listener.started(f"prove {type_name}", POSITIONS, "positions")
             facts, outcome = _proven(file, type_name, evidence, options=options, listener=listener)
             files[type_name] = facts
@@ -92,20 +97,11 @@ def export_model(
         draft.facts.update(
             files=files,
             served=served,
-            context_length=shape.context_length,
+            context_length=way.context_length,
             ollama_template=turns is not None,
             gates=gates,
         )
     return load_artifact(target, "exported")
-
-
-def _shape(model: Path) -> Shape:
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise failure("E_MODEL", f"config.json cannot be used: {reason}", where=model) from error
-    return shape_of(config.to_dict())
 
 
 def _proven(
@@ -118,8 +114,9 @@ def _proven(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return the facts and gates of one file."""
     longest = max(len(position.prefix) for position in evidence.positions)
-    with endpoint(file, ctx=longest + 8) as url:
-        texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
+    with endpoint(file, ctx=longest + 8, exact=True) as url:
+        texts = compare_tokens(url, evidence.reference, evidence.texts)
+        faults = boundary_faults(url, evidence.reference, evidence.ends)
         chats = compare_chats(url, evidence.tokenizer, evidence.chats)
         far = divergence(url, evidence.positions, lambda done: listener.advanced(done, file.name))
     facts = {
@@ -131,6 +128,12 @@ def _proven(
     return facts, [
         _equal(f"{type_name}: token ids of hard texts", texts),
         _equal(f"{type_name}: chats as in training", chats),
+        {
+            "gate": f"{type_name}: begins and ends as in training",
+            "value": "; ".join(faults) or "as the tokenizer does",
+            "limit": "as the tokenizer does",
+            "passed": not faults,
+        },
         *_close(type_name, far, options),
     ]
 
@@ -193,12 +196,17 @@ def _held_out(file: Path) -> list[list[Message]]:
 
 
 def _evidence(
-    model: Path, tokenizer: PreTrainedTokenizerFast, rows: Sequence[Sequence[Message]]
+    model: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    reference: PreTrainedTokenizerFast,
+    rows: Sequence[Sequence[Message]],
 ) -> Evidence:
     vocabulary = vocabulary_of(tokenizer)
     encoded = [encode(row, vocabulary).input_ids for row in rows]
     return Evidence(
         tokenizer=tokenizer,
+        reference=reference,
+        ends=ends_of(model),
         texts=hard_texts(tokenizer),
         chats=[*GOLDEN_CHATS, *rows],
         positions=positions_of(model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
@@ -226,7 +234,7 @@ def _modelfile(
     turns: Turns | None,
     tokenizer: PreTrainedTokenizerFast,
     options: ExportSection,
-    shape: Shape,
+    context_length: int,
 ) -> str:
     vocabulary = vocabulary_of(tokenizer)
     return modelfile(
@@ -236,7 +244,7 @@ def _modelfile(
         parameters={
             "temperature": options.temperature,
             "top_p": options.top_p,
-            "num_ctx": min(options.num_ctx, shape.context_length),
+            "num_ctx": min(options.num_ctx, context_length),
         },
         system=options.system,
     )

@@ -154,7 +154,7 @@ def _yarn(rope: Mapping[str, Any], context: int) -> Yarn:
     own = _lengthening(factor, 1.0)
     wanted = rope.get("attention_factor")
     if wanted is None:
-        over, under = rope.get("mscale"), rope.get("mscale_all_dim")
+        over, under = float(rope.get("mscale") or 0), float(rope.get("mscale_all_dim") or 0)
         both = over and under
         wanted = _lengthening(factor, over) / _lengthening(factor, under) if both else own
     return Yarn(

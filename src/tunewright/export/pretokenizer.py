@@ -30,7 +30,13 @@ TEKKEN = (
 GPT4O = TEKKEN.replace(rf"{_LOWER}+|", rf"{_LOWER}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|").replace(
     rf"{_LOWER}*|\p{{N}}|", rf"{_LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{{N}}{{1,3}}|"
 )
-DEEPSEEK_CODER = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", NUMBER)
+DEEPSEEK_CODER = (
+    r"[\r\n]",
+    r"\s?\p{L}+",
+    r"\s?\p{P}+",
+    "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+    NUMBER,
+)
 DEEPSEEK3 = (
     r"\p{N}{1,3}",
     "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",

@@ -1,0 +1,38 @@
+"""Proof that a GGUF file puts around a text what the tokenizer does, and stops at the tokens that end answers."""
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerFast
+
+from tunewright.models._llama import post
+
+_TEXTS = ("a", "Hello, world!", "x = 1\n\ny = 2")
+
+
+def boundary_faults(
+    url: str, tokenizer: PreTrainedTokenizerFast, ends: Sequence[int] = ()
+) -> list[str]:
+    """Return what an endpoint does otherwise at the ends of texts and answers, in sentences.
+
+    Args:
+        url: The endpoint.
+        tokenizer: Cuts texts as llama.cpp shall.
+        ends: Tokens that end an answer beside its eos.
+    """
+    faults: list[str] = []
+    for text in _TEXTS:
+        inner = tokenizer(text, add_special_tokens=False)["input_ids"]
+        wanted = tokenizer(text)["input_ids"]
+        found = post(url, "/tokenize", {"content": text, "add_special": True})["tokens"]
+        if found != wanted:
+            more = f"{len(found) - len(inner)} tokens around a text, not {len(wanted) - len(inner)}"
+            faults.append(
+                f"it puts {more}" if len(found) != len(wanted) else f"it cuts {text!r} otherwise"
+            )
+            break
+    for token in dict.fromkeys([tokenizer.eos_token_id, *ends]):
+        # The token is sampled always, so that an answer of more than it is one that it did not end.
+        forced = {"prompt": [token], "n_predict": 2, "temperature": 0, "logit_bias": [[token, 1e4]]}
+        if post(url, "/completion", forced).get("stop_type") != "eos":
+            faults.append(f"an answer does not end at {tokenizer.convert_ids_to_tokens(token)!r}")
+    return faults
