@@ -2,10 +2,8 @@
 
 import shutil
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 from small_models import (
     FAMILIES,
@@ -34,18 +32,13 @@ from tunewright.export._vocabulary import as_written, ends_of, gguf_tokenizer
 from tunewright.export._writing import _config
 from tunewright.export.architecture import shape_of
 from tunewright.export.modelfile import GOLDEN_CHATS
-from tunewright.export.pretokenizer import QWEN2
+from tunewright.export.pretokenizer import LLAMA3, QWEN2
 from tunewright.models._llama import endpoint
 from tunewright.models._load import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TEXT = "The quick brown fox, 12 of them, jumps over x = [1, 2]; and then it rests for a while. "
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _short_waits():
-    """Torch and llama.cpp take turns on one core."""
 
 
 @dataclass
@@ -214,13 +207,14 @@ def test_rows_in_the_wrong_order_are_noticed(models, tmp_path, monkeypatch, fami
     assert proven(models(family, "byte-level"), tmp_path).far.mean_kl > 1e-6
 
 
-@pytest.mark.parametrize("wrong", ["gpt-2", "llama-bpe", "smollm", "qwen35"])
-def test_a_wrong_pretokenizer_is_noticed(models, tmp_path, wrong):
-    found = proven(
-        models("qwen3", "byte-level"),
-        tmp_path,
-        change=lambda packed: replace(packed, pretokenizer=wrong),
-    )
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [(QWEN2, "gpt-2"), (QWEN2, "smollm"), (QWEN2, "qwen35"), (LLAMA3, "qwen2")],
+)
+def test_a_wrong_pretokenizer_is_noticed(tmp_path, right, wrong):
+    tokenizer = byte_level(split_by(right))
+    folder = write_model(tmp_path / "model", "qwen3", tokenizer, num_hidden_layers=1)
+    found = proven(folder, tmp_path, change=lambda packed: replace(packed, pretokenizer=wrong))
     assert found.texts.differing
     assert found.far.mean_kl < 1e-9
 
@@ -320,13 +314,3 @@ def test_qwen2_with_pieces_is_refused_as_transformers_loads_it(models):
         gguf_tokenizer(load_tokenizer(folder), 1088)
     (problem,) = caught.value.problems
     assert "of the 256 bytes are no tokens" in problem.message
-
-
-def test_numbers_are_the_same_with_any_block(models, tmp_path, monkeypatch):
-    folder = models("llama", "byte-level")
-    write(folder, tmp_path / "whole.gguf", "Q8_0")
-    monkeypatch.setattr(_tensors, "BLOCK_BYTES", 1)
-    for tensor in _tensors.tensors_of(folder, shape_of(_config(folder)), "Q8_0"):
-        assert sum(b.shape[0] for b in _tensors._blocks(tensor, 1)) == tensor.shape[0]
-    assert torch.get_num_threads() == 1
-    assert Path(tmp_path / "whole.gguf").stat().st_size > 0

@@ -159,7 +159,9 @@ def _add_shape(writer: GGUFWriter, shape: Shape, type_name: str) -> None:
         writer.add_rope_scaling_type(RopeScalingType.YARN)
         writer.add_rope_scaling_factor(shape.yarn.factor)
         writer.add_rope_scaling_orig_ctx_len(shape.yarn.trained)
-        writer.add_rope_scaling_yarn_attn_factor(shape.yarn.attention)
+        if shape.yarn.attention != 1.0:
+            # llama.cpp's converter writes another key for it, which llama.cpp does not heed.
+            writer.add_rope_scaling_attn_factors(shape.yarn.attention)
         writer.add_rope_scaling_yarn_beta_fast(shape.yarn.beta_fast)
         writer.add_rope_scaling_yarn_beta_slow(shape.yarn.beta_slow)
 

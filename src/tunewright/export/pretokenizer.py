@@ -53,8 +53,6 @@ NAMES: Mapping[tuple[tuple[str, ...], bool], str] = {
     ((LLAMA3,), False): "smaug-bpe",
     ((LLAMA3,), True): "llama-bpe",
     ((r"\p{N}{1,3}", MINICPM5), True): "minicpm5",
-    ((TEKKEN,), True): "tekken",
-    ((GPT4O,), False): "gpt-4o",
     (DEEPSEEK_CODER, False): "deepseek-coder",
     (DEEPSEEK3, False): "deepseek-v3",
 }
@@ -69,6 +67,12 @@ Source: llama.cpp, src/llama-vocab.cpp, `llm_tokenizer_bpe` and `impl::load`.
 _VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _ALPHABET = "".join(map(chr, _VISIBLE)) + "".join(chr(256 + n) for n in range(256 - len(_VISIBLE)))
 """What stands for each byte in a token. Source: GPT-2, encoder.py, `bytes_to_unicode`."""
+
+INEXACT: Mapping[tuple[tuple[str, ...], bool], str] = {
+    ((TEKKEN,), True): "tekken",
+    ((GPT4O,), False): "gpt-4o",
+}
+"""Those that llama.cpp has and that leave out combining marks there, and take capitals with accents for small."""
 
 _SPELLINGS = (
     (r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])", "CONTRACTION"),
@@ -99,21 +103,29 @@ def pretokenizer_of(definition: Mapping[str, Any]) -> str:
     ]
     if not _normalizer_is_nfc(definition.get("normalizer")):
         reasons.append(f"its normalizer is {kind_of(definition.get('normalizer'))}, not NFC")
-    whole_words = bool(model.get("ignore_merges"))
     steps, wrong = _steps(definition.get("pre_tokenizer"))
-    name = NAMES.get((tuple(steps), whole_words))
+    key = (tuple(steps), bool(model.get("ignore_merges")))
+    name = NAMES.get(key)
     if wrong:
         reasons.append(f"its pre-tokenizer {wrong}")
     elif name is None:
-        skips = ", and takes words that are tokens whole" if whole_words else ""
-        shown = " then ".join(map(repr, steps)) or "nothing"
-        reasons.append(f"its pre-tokenizer splits by {shown}{skips}, which llama.cpp does not")
+        reasons.append(f"its pre-tokenizer {_otherwise(key)}")
     missing = sum(character not in model.get("vocab", ()) for character in _ALPHABET)
     if missing and not reasons:
         reasons.append(f"{missing} of the 256 bytes are no tokens")
     if name is None or reasons:
         raise unwritable(reasons)
     return name
+
+
+def _otherwise(key: tuple[tuple[str, ...], bool]) -> str:
+    """Return what a pre-tokenizer does that llama.cpp does not."""
+    steps, whole_words = key
+    if key in INEXACT:
+        return f"is {INEXACT[key]}, and llama.cpp's cuts words with combining marks otherwise"
+    skips = ", and takes words that are tokens whole" if whole_words else ""
+    shown = " then ".join(map(repr, steps)) or "nothing"
+    return f"splits by {shown}{skips}, which llama.cpp does not"
 
 
 def unwritable(reasons: Sequence[str]) -> Exception:
