@@ -42,9 +42,6 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 512,
     "initializer_range": 0.15,
-    "bos_token_id": None,
-    "eos_token_id": 0,
-    "pad_token_id": 0,
 }
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -72,8 +69,9 @@ FAMILIES = {
 def write_model(folder, family, tokenizer, **options):
     """Write a random model and its tokenizer; biases and norms are random too."""
     model_class, config_class, own = FAMILIES[family]
+    special = {f"{n}_token_id": getattr(tokenizer, f"{n}_token_id") for n in ("bos", "eos", "pad")}
     torch.manual_seed(0)
-    model = model_class(config_class(**{**SIZES, **own, **options}))
+    model = model_class(config_class(**{**SIZES, **own, **special, **options}))
     for parameter in model.parameters():
         if parameter.dim() == 1:
             torch.nn.init.normal_(parameter, mean=0.8, std=0.3)

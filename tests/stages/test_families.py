@@ -1,5 +1,6 @@
 """Every family, with tokenizers of both kinds, computes and cuts texts in llama.cpp as in Transformers."""
 
+import json
 import shutil
 from dataclasses import dataclass, replace
 
@@ -294,18 +295,15 @@ def test_an_answer_that_does_not_end_is_noticed(models, tmp_path):
     assert found.faults == ["an answer does not end at '</s>'"]
 
 
-def test_a_second_end_is_kept(models, tmp_path):
+def test_further_ends_are_kept(models, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(models("llama", "sentencepiece"), folder)
-    end = tokenizer_of(folder).convert_tokens_to_ids("a")
-    (folder / "generation_config.json").write_text(f'{{"eos_token_id": [2, {end}]}}')
+    ends = [tokenizer_of(folder).convert_tokens_to_ids(text) for text in "ab"]
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, *ends]}))
     assert proven(folder, tmp_path).faults == []
-    without = proven(
-        folder,
-        tmp_path,
-        change=lambda packed: replace(packed, special={"bos": 1, "eos": 2, "unk": 0, "pad": 2}),
-    )
-    assert without.faults == ["an answer does not end at 'a'"]
+    special = {"bos": 1, "eos": 2, "unk": 0, "pad": 2}
+    without = proven(folder, tmp_path, change=lambda packed: replace(packed, special=special))
+    assert without.faults == ["an answer does not end at 'a'", "an answer does not end at 'b'"]
 
 
 def test_qwen2_with_pieces_is_refused_as_transformers_loads_it(models):

@@ -181,6 +181,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: GgufTokenizer) -> None:
         "bos": writer.add_bos_token_id,
         "eos": writer.add_eos_token_id,
         "eot": writer.add_eot_token_id,
+        "eom": writer.add_eom_token_id,
         "unk": writer.add_unk_token_id,
         "pad": writer.add_pad_token_id,
     }

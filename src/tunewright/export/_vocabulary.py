@@ -20,6 +20,13 @@ from tunewright.models.chat import Message, render
 UNUSED_SCORE = -10000.0
 ADDED_SCORE = -1000.0
 """Source: llama.cpp, conversion/base.py, `_create_vocab_sentencepiece`."""
+_ENDS_BY_TEXT = frozenset(
+    [
+        "<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>",
+        "<EOT>", "<|end_of_text|>", "<eos>",
+    ]
+)  # fmt: skip
+"""Texts of tokens at which llama.cpp ends an answer by itself. Source: src/llama-vocab.cpp, `impl::load`."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class GgufTokenizer:
         scores: Of each id; None for byte-level BPE.
         merges: Two tokens with a space between; empty for SentencePiece.
         pretokenizer: llama.cpp's name.
-        special: "bos", "eos", "eot", "unk" and "pad" to their ids, where there are such.
+        special: "bos", "eos", "eot", "eom", "unk" and "pad" to their ids, where there are such.
         adds_bos: Whether it puts bos before a text by itself.
         adds_eos: Whether it puts eos after it.
         adds_space: Whether it puts a space before a text; None for byte-level BPE.
@@ -84,9 +91,8 @@ def gguf_tokenizer(
     special = {
         name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "unk", "pad")
     }
-    special["eot"] = next(
-        (end for end in ends if end not in (special["eos"], special["pad"])), None
-    )
+    others = [end for end in ends if end != special["eos"] and tokens[end] not in _ENDS_BY_TEXT]
+    special |= dict(zip(("eot", "eom"), others, strict=False))
     around = tokenizer("a")["input_ids"]
     packed = GgufTokenizer(
         model="gpt2",
