@@ -19,7 +19,8 @@ from transformers import (
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
-from tunewright.export import _export, _gguf, _parity, export
+from tunewright.export import _export, _gguf, _parity, _tensors, _vocabulary, _writing, export
+from tunewright.export.architecture import shape_of
 from tunewright.models._load import load_tokenizer
 
 ROWS = [
@@ -125,7 +126,7 @@ def test_every_family_is_proven_in_every_type(tmp_path, merged, dataset, family)
         assert file["texts"] > 100
         assert file["mean_kl"] <= {"F32": 2e-5, "F16": 2e-5, "BF16": 5e-4, "Q8_0": 5e-3}[name]
     assert facts["files"]["Q8_0"]["bytes"] < facts["files"]["F16"]["bytes"]
-    assert len(facts["gates"]) == 16
+    assert len(facts["gates"]) == 20
     assert all(gate["passed"] for gate in facts["gates"])
     text = (exported.path / "Modelfile").read_text(encoding="utf-8")
     assert text.startswith('FROM ./t-Q8_0.gguf\nTEMPLATE """{{ range .Messages }}')
@@ -222,16 +223,16 @@ def test_sharded_weights(tmp_path, dataset):
 
 
 def test_swapped_tokens_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
-    plain = _export.gguf_tokenizer
+    plain = _vocabulary.gguf_tokenizer
 
-    def swapped(tokenizer, rows):
-        packed = plain(tokenizer, rows)
+    def swapped(tokenizer, rows, ends):
+        packed = plain(tokenizer, rows, ends)
         one, two = (tokenizer.convert_tokens_to_ids(token) for token in ("ou", "Ġyou"))
         tokens = packed.tokens
         tokens[one], tokens[two] = tokens[two], tokens[one]
         return packed
 
-    monkeypatch.setattr(_export, "gguf_tokenizer", swapped)
+    monkeypatch.setattr(_writing, "gguf_tokenizer", swapped)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
     assert {p.code for p in problems} == {"E_GATE_EXPORT"}
     assert "F16: token ids of hard texts" in problems[0].message
@@ -248,7 +249,7 @@ def test_another_pretokenizer_fails_the_gate(tmp_path, dataset, monkeypatch, wro
         file.write_text(json.dumps(tokenizer), encoding="utf-8")
 
     model = make_merged(tmp_path / "merged", build)
-    monkeypatch.setattr(_gguf, "pretokenizer_of", lambda definition: wrong)
+    monkeypatch.setattr(_vocabulary, "pretokenizer_of", lambda definition: wrong)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
     assert "F16: token ids of hard texts" in problems[0].message
 
@@ -264,21 +265,21 @@ def test_another_chat_template_fails_the_gate(tmp_path, merged, dataset, monkeyp
 
 
 def test_an_altered_tensor_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
-    plain = _gguf.quantize
+    plain = _tensors.encoded_as
 
-    def altered(values, type_):
-        if values.shape == (512, 256):
-            values = np.concatenate([values[1:], values[:1]])
-        return plain(values, type_)
+    def altered(rows, type_):
+        if rows.shape == (512, 256):
+            rows = torch.cat([rows[1:], rows[:1]])
+        return plain(rows, type_)
 
-    monkeypatch.setattr(_gguf, "quantize", altered)
+    monkeypatch.setattr(_tensors, "encoded_as", altered)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["qwen3"], dataset)
     assert {p.code for p in problems} == {"E_GATE_EXPORT"}
     assert "F32: mean KL" in problems[0].message
 
 
 def test_rows_in_the_wrong_order_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
-    monkeypatch.setattr(_gguf, "_interleaved", lambda values, heads: values)
+    monkeypatch.setattr(_tensors, "_interleaved", lambda rows, head: rows)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["llama"], dataset)
     assert "F32: mean KL" in problems[0].message
 
@@ -311,7 +312,7 @@ def test_nan_weights_fail_the_gate(tmp_path, dataset):
 
     model = make_merged(tmp_path / "merged", build)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
-    assert "mean KL" in problems[0].message
+    assert any("mean KL" in problem.message for problem in problems)
 
 
 def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
@@ -320,12 +321,12 @@ def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
 
     exported = tmp_path / "m.gguf"
     tokenizer = _export.load_tokenizer(merged["qwen3"].path)
-    shape = _export._shape(merged["qwen3"].path)
+    shape = shape_of(_writing._config(merged["qwen3"].path))
     _gguf.write_gguf(
         exported,
         model=merged["qwen3"].path,
         shape=shape,
-        tokenizer=_gguf.gguf_tokenizer(tokenizer, shape.vocabulary),
+        tokenizer=_vocabulary.gguf_tokenizer(tokenizer, shape.vocabulary),
         type_name="F16",
         advanced=lambda done, detail: None,
     )
@@ -405,3 +406,94 @@ def test_templates_of_ours_are_the_same_in_llama_cpp(tmp_path, dataset, template
     made = export(config_for(tmp_path, "F16"), model, dataset)
     chats = [gate for gate in made.facts["gates"] if "chats" in gate["gate"]]
     assert [gate["passed"] for gate in chats] == [True]
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.starts, self.steps, self.texts = [], [], []
+
+    def started(self, stage, total, unit):
+        self.starts.append((stage, total, unit))
+
+    def advanced(self, done, detail):
+        self.steps.append((self.starts[-1][0], done, detail))
+
+    def said(self, text):
+        self.texts.append(text)
+
+
+def test_progress_is_told_in_bytes(tmp_path, merged, dataset):
+    heard = Heard()
+    made = export(config_for(tmp_path, "F16"), merged["qwen3"], dataset, listener=heard)
+    (total,) = (t for stage, t, unit in heard.starts if (stage, unit) == ("export F16", "bytes"))
+    done = [n for stage, n, _ in heard.steps if stage == "export F16"]
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert total < made.facts["files"]["F16"]["bytes"] < total + 500_000
+
+
+CONVERTER = """
+import argparse, pathlib, shutil
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=pathlib.Path)
+parser.add_argument("--outfile")
+parser.add_argument("--outtype")
+given = parser.parse_args()
+shutil.copyfile(pathlib.Path(__file__).parent / "ready.gguf", given.outfile)
+"""
+
+
+@pytest.fixture
+def unknown(tmp_path, merged):
+    """A model of an architecture that our writer does not know, and a checkout that writes its GGUF."""
+
+    def build(path):
+        shutil.copytree(merged["qwen3"].path, path, dirs_exist_ok=True)
+        (path / "manifest.json").unlink()
+        config = json.loads((path / "config.json").read_text())
+        config["architectures"] = ["MyForCausalLM"]
+        (path / "config.json").write_text(json.dumps(config))
+
+    checkout = tmp_path / "llama.cpp"
+    checkout.mkdir()
+    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    way = _writing.way_of(
+        merged["qwen3"].path, load_tokenizer(merged["qwen3"].path), _gguf.Card("m"), None
+    )
+    _writing.write(way, checkout / "ready.gguf", "F16", lambda done, name: None)
+    return make_merged(tmp_path / "merged", build), checkout
+
+
+def test_another_architecture_is_written_by_llama_cpps_converter(tmp_path, unknown, dataset):
+    model, checkout = unknown
+    heard = Heard()
+    config = config_for(tmp_path, "F16", llama_cpp=str(checkout))
+    made = export(config, model, dataset, listener=heard)
+    assert all(gate["passed"] for gate in made.facts["gates"])
+    assert "MyForCausalLM" in next(t for t in heard.texts if "converter" in t)
+
+
+def test_what_it_writes_is_proven_too(tmp_path, unknown, merged, dataset):
+    model, checkout = unknown
+    way = _writing.way_of(
+        merged["llama"].path, load_tokenizer(merged["llama"].path), _gguf.Card("m"), None
+    )
+    _writing.write(way, checkout / "ready.gguf", "F16", lambda done, name: None)
+    config = config_for(tmp_path, "F16", llama_cpp=str(checkout))
+    problems = refused(tmp_path, config, model, dataset)
+    assert {p.code for p in problems} == {"E_GATE_EXPORT"}
+
+
+def test_without_it_the_way_out_is_told(tmp_path, unknown, dataset):
+    model, _ = unknown
+    (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert problem.code == "E_MODEL"
+    assert "--llama-cpp" in problem.fix
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (problem,) = refused(
+        tmp_path, config_for(tmp_path, "F16", llama_cpp=str(empty)), model, dataset
+    )
+    assert problem.code == "E_NOT_FOUND"

@@ -30,9 +30,15 @@ def boundary_faults(
                 f"it puts {more}" if len(found) != len(wanted) else f"it cuts {text!r} otherwise"
             )
             break
-    for token in dict.fromkeys([tokenizer.eos_token_id, *ends]):
+    for token in dict.fromkeys([_eos(tokenizer), *ends]):
         # The token is sampled always, so that an answer of more than it is one that it did not end.
         forced = {"prompt": [token], "n_predict": 2, "temperature": 0, "logit_bias": [[token, 1e4]]}
         if post(url, "/completion", forced).get("stop_type") != "eos":
             faults.append(f"an answer does not end at {tokenizer.convert_ids_to_tokens(token)!r}")
     return faults
+
+
+def _eos(tokenizer: PreTrainedTokenizerFast) -> int:
+    """Return the token that ends a sequence, which every tokenizer that we load has."""
+    found = tokenizer.eos_token_id
+    return found if isinstance(found, int) else -1

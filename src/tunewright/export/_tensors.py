@@ -17,7 +17,7 @@ from tunewright.errors import Problem, TunewrightError
 from tunewright.export.architecture import LLAMA_CPP, Shape
 from tunewright.models.headers import Stored, read_header
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2**20
 """What is read at a time: so little that it stays in a processor's cache while it is encoded."""
 
 _ARCHES = {"llama": MODEL_ARCH.LLAMA, "qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
@@ -192,7 +192,7 @@ def _blocks(tensor: Tensor, block_bytes: int) -> Iterator[torch.Tensor]:
         for first in range(0, tensor.shape[0], rows):
             count = min(rows, tensor.shape[0] - first)
             raw = buffer[: count * row_bytes]
-            if stream.readinto(raw) != len(raw):
+            if stream.readinto(memoryview(raw)) != len(raw):
                 raise OSError(f"{source.file} is cut off in {tensor.name}")
             block = torch.from_numpy(raw).view(dtype).reshape(count, *tensor.shape[1:])
             yield _interleaved(block, unit) if tensor.heads else block
