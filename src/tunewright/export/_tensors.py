@@ -192,7 +192,7 @@ def _blocks(tensor: Tensor, block_bytes: int) -> Iterator[torch.Tensor]:
         for first in range(0, tensor.shape[0], rows):
             count = min(rows, tensor.shape[0] - first)
             raw = buffer[: count * row_bytes]
-            if stream.readinto(memoryview(raw)) != len(raw):
+            if stream.readinto(raw.data) != len(raw):
                 raise OSError(f"{source.file} is cut off in {tensor.name}")
             block = torch.from_numpy(raw).view(dtype).reshape(count, *tensor.shape[1:])
             yield _interleaved(block, unit) if tensor.heads else block
