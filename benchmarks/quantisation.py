@@ -28,8 +28,9 @@ from tunewright import load_config, merge, prepare, train
 from tunewright.config.schema import QuantizationType
 from tunewright.events import SILENT
 from tunewright.export import _export, _proof
-from tunewright.export._gguf import gguf_tokenizer
-from tunewright.export._weights import prove_weights
+from tunewright.export._gguf import Card
+from tunewright.export._weights import layout_of, prove_weights
+from tunewright.export._writing import way_of
 from tunewright.models._load import load_tokenizer
 from tunewright.models.gguf_types import K_QUANTS, quantizer
 
@@ -96,16 +97,16 @@ def demo(run: Path) -> tuple[Path, Path]:
 
 def measure(model: Path, held_out: Path, types: list[str], folder: Path) -> Iterator[Figures]:
     """Give the figures of a model in each type."""
-    tokenizer, shape = load_tokenizer(model), _export._shape(model)
-    evidence = _proof.gather_evidence(model, shape, tokenizer, held_out, turns=None)
-    packed = gguf_tokenizer(tokenizer, shape.vocabulary)
-    job = _export._Job(model, shape, packed, "m", folder, SILENT)
+    tokenizer = load_tokenizer(model)
+    way = way_of(model, tokenizer, Card("m"), None)
+    evidence = _proof.gather_evidence(way, tokenizer, held_out, turns=None)
+    job = _export._Job(way, "m", folder, SILENT)
     _export._write_files(job, types)
     for name in types:
         file = job.file(name)
         facts, gates = _proof.prove(file, name, evidence, NO_LIMIT, lambda done: None)
         failed = [gate["gate"] for gate in gates if not gate["passed"]]
-        error = prove_weights(file, model, shape, name).error
+        error = prove_weights(file, layout_of(file), model, way.ours[0]).error
         file.unlink()
         yield Figures(name, facts, error, failed)
 

@@ -142,6 +142,11 @@ CODES: Mapping[str, Code] = {
         "The folder is not a model that can be loaded here.",
         "Name a folder with config.json, tokenizer.json and *.safetensors, or a Hub id.",
     ),
+    "E_CONVERTER": Code(
+        4,
+        "The converter of the llama.cpp checkout that was named did not write the model.",
+        "Read what it says; update the checkout, or stop before the export with `--until merge`.",
+    ),
     "E_DISK_SPACE": Code(
         5, "There is not enough disk space for the output.", "Free space, or change `output_dir`."
     ),

@@ -20,8 +20,18 @@ from transformers import (
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
-from tunewright.events import Silent
-from tunewright.export import _export, _gguf, _ollama, _parity, _proof, export
+from tunewright.export import (
+    _export,
+    _gguf,
+    _ollama,
+    _parity,
+    _proof,
+    _tensors,
+    _vocabulary,
+    _writing,
+    export,
+)
+from tunewright.export.architecture import shape_of
 from tunewright.export.modelfile import turns_of
 from tunewright.models._load import load_tokenizer
 
@@ -230,16 +240,16 @@ def test_sharded_weights(tmp_path, dataset):
 
 
 def test_swapped_tokens_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
-    plain = _export.gguf_tokenizer
+    plain = _vocabulary.gguf_tokenizer
 
-    def swapped(tokenizer, rows):
-        packed = plain(tokenizer, rows)
+    def swapped(tokenizer, rows, ends):
+        packed = plain(tokenizer, rows, ends)
         one, two = (tokenizer.convert_tokens_to_ids(token) for token in ("ou", "Ġyou"))
         tokens = packed.tokens
         tokens[one], tokens[two] = tokens[two], tokens[one]
         return packed
 
-    monkeypatch.setattr(_export, "gguf_tokenizer", swapped)
+    monkeypatch.setattr(_writing, "gguf_tokenizer", swapped)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
     assert {p.code for p in problems} == {"E_GATE_EXPORT"}
     assert "F16: token ids of hard texts" in problems[0].message
@@ -256,7 +266,7 @@ def test_another_pretokenizer_fails_the_gate(tmp_path, dataset, monkeypatch, wro
         file.write_text(json.dumps(tokenizer), encoding="utf-8")
 
     model = make_merged(tmp_path / "merged", build)
-    monkeypatch.setattr(_gguf, "pretokenizer_of", lambda definition: wrong)
+    monkeypatch.setattr(_vocabulary, "pretokenizer_of", lambda definition: wrong)
     problems = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
     assert "F16: token ids of hard texts" in problems[0].message
 
@@ -272,14 +282,14 @@ def test_another_chat_template_fails_the_gate(tmp_path, merged, dataset, monkeyp
 
 
 def test_an_altered_tensor_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
-    plain = _gguf.quantize
+    plain = _tensors.encoded_as
 
-    def altered(values, type_):
-        if values.shape == (512, 256):
-            values = np.concatenate([values[1:], values[:1]])
-        return plain(values, type_)
+    def altered(rows, type_):
+        if rows.shape == (512, 256):
+            rows = torch.cat([rows[1:], rows[:1]])
+        return plain(rows, type_)
 
-    monkeypatch.setattr(_gguf, "quantize", altered)
+    monkeypatch.setattr(_tensors, "encoded_as", altered)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["qwen3"], dataset)
     assert {p.code for p in problems} == {"E_GATE_EXPORT"}
     assert "differs by" in failed(problems, "F32: weights")
@@ -287,7 +297,7 @@ def test_an_altered_tensor_fails_the_gate(tmp_path, merged, dataset, monkeypatch
 
 
 def test_rows_in_the_wrong_order_fail_the_gate(tmp_path, merged, dataset, monkeypatch):
-    monkeypatch.setattr(_gguf, "_interleaved", lambda values, heads: values)
+    monkeypatch.setattr(_tensors, "_interleaved", lambda rows, head: rows)
     problems = refused(tmp_path, config_for(tmp_path, "F32"), merged["llama"], dataset)
     assert "attn_q.weight differs" in failed(problems, "F32: weights")
     assert failed(problems, "F32: mean KL")
@@ -334,12 +344,12 @@ def test_chats_that_quote_a_special_token_are_not_counted(tmp_path, merged):
 
     exported = tmp_path / "m.gguf"
     tokenizer = _export.load_tokenizer(merged["qwen3"].path)
-    shape = _export._shape(merged["qwen3"].path)
+    shape = shape_of(_writing._config(merged["qwen3"].path))
     _gguf.write_gguf(
         exported,
         model=merged["qwen3"].path,
         shape=shape,
-        tokenizer=_gguf.gguf_tokenizer(tokenizer, shape.vocabulary),
+        tokenizer=_vocabulary.gguf_tokenizer(tokenizer, shape.vocabulary),
         type_name="F16",
         advanced=lambda done, detail: None,
     )
@@ -422,16 +432,6 @@ def test_templates_of_ours_are_the_same_in_llama_cpp(tmp_path, dataset, template
     assert [gate["passed"] for gate in chats] == [True]
 
 
-class Heard(Silent):
-    """A listener that keeps what is said."""
-
-    def __init__(self, lines):
-        self.lines = lines
-
-    def said(self, text):
-        self.lines.append(text)
-
-
 def with_template(template):
     def build(path):
         write_model(path, "qwen3")
@@ -443,11 +443,11 @@ def with_template(template):
 def test_a_template_that_ollama_cannot_say_leaves_the_modelfile_out(tmp_path, dataset):
     template = "{% for m in messages %}{{ m.role ~ messages | length ~ m.content ~ eos_token }}{% endfor %}"
     model = make_merged(tmp_path / "merged", with_template(template))
-    said = []
-    exported = export(config_for(tmp_path, "F16"), model, dataset, listener=Heard(said))
+    heard = Heard()
+    exported = export(config_for(tmp_path, "F16"), model, dataset, listener=heard)
     assert not (exported.path / "Modelfile").exists()
     assert exported.facts["ollama_template"] is False
-    assert any("No Modelfile is written" in line and "its place" in line for line in said)
+    assert any("No Modelfile is written" in line and "its place" in line for line in heard.texts)
     assert not any("Ollama" in gate["gate"] for gate in exported.facts["gates"])
 
 
@@ -487,19 +487,110 @@ def test_ollama_gets_the_model_where_it_is_installed(tmp_path, monkeypatch, code
     program.write_text(OLLAMA.format(log=tmp_path / "log", error="could not connect", code=code))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
-    said = []
-    _ollama.create(tmp_path, "t", Heard(said))
-    assert said == []
+    heard = Heard()
+    _ollama.create(tmp_path, "t", heard)
+    assert heard.texts == []
     (tmp_path / "Modelfile").write_text("FROM ./t.gguf\n")
-    _ollama.create(tmp_path, "t", Heard(said))
+    _ollama.create(tmp_path, "t", heard)
     assert (tmp_path / "log").read_text() == f"{tmp_path} create t -f Modelfile\n"
-    assert len(said) == 1
-    assert line in said[0]
+    assert len(heard.texts) == 1
+    assert line in heard.texts[0]
 
 
 def test_without_ollama_nothing_is_said(tmp_path, monkeypatch):
     (tmp_path / "Modelfile").write_text("FROM ./t.gguf\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = []
-    _ollama.create(tmp_path, "t", Heard(said))
-    assert said == []
+    heard = Heard()
+    _ollama.create(tmp_path, "t", heard)
+    assert heard.texts == []
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self):
+        self.starts, self.steps, self.texts = [], [], []
+
+    def started(self, stage, total, unit):
+        self.starts.append((stage, total, unit))
+
+    def advanced(self, done, detail):
+        self.steps.append((self.starts[-1][0], done, detail))
+
+    def said(self, text):
+        self.texts.append(text)
+
+
+def test_progress_is_told_in_bytes(tmp_path, merged, dataset):
+    heard = Heard()
+    made = export(config_for(tmp_path, "F16"), merged["qwen3"], dataset, listener=heard)
+    (total,) = (t for stage, t, unit in heard.starts if (stage, unit) == ("export F16", "bytes"))
+    done = [n for stage, n, _ in heard.steps if stage == "export F16"]
+    assert done == sorted(done)
+    assert done[-1] == total
+    assert total < made.facts["files"]["F16"]["bytes"] < total + 500_000
+
+
+CONVERTER = """
+import argparse, pathlib, shutil
+parser = argparse.ArgumentParser()
+parser.add_argument("model", type=pathlib.Path)
+parser.add_argument("--outfile")
+parser.add_argument("--outtype")
+given = parser.parse_args()
+shutil.copyfile(pathlib.Path(__file__).parent / "ready.gguf", given.outfile)
+"""
+
+
+@pytest.fixture
+def unknown(tmp_path, merged):
+    """A model of an architecture that our writer does not know, and a checkout that writes its GGUF."""
+
+    def build(path):
+        shutil.copytree(merged["qwen3"].path, path, dirs_exist_ok=True)
+        (path / "manifest.json").unlink()
+        config = json.loads((path / "config.json").read_text())
+        config["architectures"] = ["MyForCausalLM"]
+        (path / "config.json").write_text(json.dumps(config))
+
+    checkout = tmp_path / "llama.cpp"
+    checkout.mkdir()
+    (checkout / "convert_hf_to_gguf.py").write_text(CONVERTER)
+    way = _writing.way_of(
+        merged["qwen3"].path, load_tokenizer(merged["qwen3"].path), _gguf.Card("m"), None
+    )
+    _writing.write(way, checkout / "ready.gguf", "F16", lambda done, name: None)
+    return make_merged(tmp_path / "merged", build), checkout
+
+
+def test_another_architecture_is_written_by_llama_cpps_converter(tmp_path, unknown, dataset):
+    model, checkout = unknown
+    heard = Heard()
+    config = config_for(tmp_path, "F16", llama_cpp=str(checkout))
+    made = export(config, model, dataset, listener=heard)
+    assert all(gate["passed"] for gate in made.facts["gates"])
+    assert "MyForCausalLM" in next(t for t in heard.texts if "converter" in t)
+
+
+def test_what_it_writes_is_proven_too(tmp_path, unknown, merged, dataset):
+    model, checkout = unknown
+    way = _writing.way_of(
+        merged["llama"].path, load_tokenizer(merged["llama"].path), _gguf.Card("m"), None
+    )
+    _writing.write(way, checkout / "ready.gguf", "F16", lambda done, name: None)
+    config = config_for(tmp_path, "F16", llama_cpp=str(checkout))
+    problems = refused(tmp_path, config, model, dataset)
+    assert {p.code for p in problems} == {"E_GATE_EXPORT"}
+
+
+def test_without_it_the_way_out_is_told(tmp_path, unknown, dataset):
+    model, _ = unknown
+    (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
+    assert problem.code == "E_MODEL"
+    assert "--llama-cpp" in problem.fix
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (problem,) = refused(
+        tmp_path, config_for(tmp_path, "F16", llama_cpp=str(empty)), model, dataset
+    )
+    assert problem.code == "E_NOT_FOUND"

@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCau
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config, ExportSection
 from tunewright.errors import CODES, TunewrightError
-from tunewright.export import _export, _gguf, _kquants, _parity, _proof, export
-from tunewright.export._weights import prove_weights
+from tunewright.export import _ends, _export, _gguf, _kquants, _parity, _proof, _writing, export
+from tunewright.export._weights import layout_of, prove_weights
 from tunewright.models import gguf_types
 from tunewright.models.gguf_file import read_layout
 from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer, quantizer
@@ -127,16 +127,10 @@ def config_for(folder, *types, **options):
 
 def write(file, merged, type_name):
     """Write a file of a type and return the model's shape."""
-    tokenizer, shape = _export.load_tokenizer(merged.path), _export._shape(merged.path)
-    _gguf.write_gguf(
-        file,
-        model=merged.path,
-        shape=shape,
-        tokenizer=_gguf.gguf_tokenizer(tokenizer, shape.vocabulary),
-        type_name=type_name,
-        advanced=lambda done, detail: None,
-    )
-    return shape
+    tokenizer = _export.load_tokenizer(merged.path)
+    way = _writing.way_of(merged.path, tokenizer, _gguf.Card("m"), None)
+    _writing.write(way, file, type_name, lambda done, detail: None)
+    return way.ours[0]
 
 
 def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset):
@@ -302,7 +296,7 @@ def test_the_source_of_k_quants_rounds_nothing(tmp_path):
 def test_one_changed_weight_is_seen_in_every_type(tmp_path, llama, name):
     file = tmp_path / "m.gguf"
     shape = write(file, llama, name)
-    sound = prove_weights(file, llama.path, shape, name)
+    sound = prove_weights(file, layout_of(file), llama.path, shape)
     assert sound.faults == []
     assert sound.tensors == len(load_file(llama.path / "model.safetensors"))
     with file.open("rb") as stream:
@@ -314,7 +308,7 @@ def test_one_changed_weight_is_seen_in_every_type(tmp_path, llama, name):
     at += {"F32": 3, "F16": 1, "BF16": 1}.get(name, 0)
     data[at] ^= 0x40
     file.write_bytes(data)
-    (fault,) = prove_weights(file, llama.path, shape, name).faults
+    (fault,) = prove_weights(file, layout_of(file), llama.path, shape).faults
     assert fault.startswith("blk.0.attn_k.weight differs by")
 
 
@@ -328,7 +322,7 @@ def test_missing_foreign_and_misshapen_tensors_are_seen(tmp_path, llama):
     tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(512, 128)
     tensors["model.layers.0.post_attention_layernorm.bias"] = torch.zeros(256)
     save_file(tensors, other / "model.safetensors", {"format": "pt"})
-    assert sorted(prove_weights(file, other, shape, "F16").faults) == [
+    assert sorted(prove_weights(file, layout_of(file), other, shape).faults) == [
         "blk.0.ffn_norm.bias is missing",
         "blk.0.ffn_up.weight has the shape (256, 512)",
         "output_norm.weight is none of the model's",
@@ -345,10 +339,17 @@ def test_weights_out_of_range_are_seen(tmp_path):
     merged = as_merged(tmp_path / "merged", build)
     with np.errstate(over="ignore"):
         shape = write(tmp_path / "m.gguf", merged, "F16")
-    (fault,) = prove_weights(tmp_path / "m.gguf", merged.path, shape, "F16").faults
+    (fault,) = prove_weights(
+        tmp_path / "m.gguf", layout_of(tmp_path / "m.gguf"), merged.path, shape
+    ).faults
     assert "blk.0.ffn_up.weight differs" in fault
     shape = write(tmp_path / "m.gguf", merged, "BF16")
-    assert prove_weights(tmp_path / "m.gguf", merged.path, shape, "BF16").faults == []
+    assert (
+        prove_weights(
+            tmp_path / "m.gguf", layout_of(tmp_path / "m.gguf"), merged.path, shape
+        ).faults
+        == []
+    )
 
 
 def refused(folder, config, merged, dataset):
@@ -400,11 +401,12 @@ def test_an_end_that_llama_cpp_does_not_know_is_red(tmp_path, tiny):
     from tunewright.models._llama import endpoint
 
     with endpoint(file, exact=True) as url:
-        assert _parity.wrong_specials(url, metadata, tokenizer, [4095]) == []
-        (fault,) = _parity.wrong_specials(url, metadata, tokenizer, [4095, 300])
-        assert fault.startswith("an answer does not end after")
-        metadata["tokenizer.ggml.eos_token_id"] = 7
-        assert len(_parity.wrong_specials(url, metadata, tokenizer, [4095])) == 1
+        assert _ends.boundary_faults(url, tokenizer, [4095]) == []
+        (fault,) = _ends.boundary_faults(url, tokenizer, [4095, 300])
+    assert fault.startswith("an answer does not end at")
+    assert _ends.named_otherwise(metadata, tokenizer) == []
+    metadata["tokenizer.ggml.eos_token_id"] = 7
+    assert len(_ends.named_otherwise(metadata, tokenizer)) == 1
 
 
 def test_a_wrong_rope_base_is_red(tmp_path, tiny, dataset, monkeypatch):

@@ -196,12 +196,14 @@ def merge(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command()
 @_target
-def export(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
+@click.option("--llama-cpp", metavar="DIR", help="Same as --set export.llama_cpp=DIR.")
+def export(target: str, overrides: tuple[str, ...], as_json: bool, llama_cpp: str | None) -> None:
     """Write GGUF files and an Ollama Modelfile, proven against the merged model.
 
     Example: tunewright export runs/author --set export.quantization=[Q8_0]
     """
-    _stage("export", target, overrides, as_json)
+    given = () if llama_cpp is None else (f"export.llama_cpp={llama_cpp}",)
+    _stage("export", target, (*overrides, *given), as_json)
 
 
 @cli.command()

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import Problem, TunewrightError
 from tunewright.events import Listener
-from tunewright.export._gguf import GgufTokenizer, gguf_tokenizer, size_bytes, write_gguf
+from tunewright.export._gguf import Card
 from tunewright.export._kquants import source_type, write_k_quant
 from tunewright.export._ollama import ChatFormat, chat_format, create, write_modelfile
 from tunewright.export._proof import POSITIONS, Evidence, Gate, Limits, gather_evidence, prove
 from tunewright.export._weights import uneven_matrices
-from tunewright.export.architecture import Shape, shape_of
+from tunewright.export._writing import Way, bytes_of, way_of, write
 from tunewright.machine import require_space
 from tunewright.models._load import load_tokenizer
 from tunewright.models.gguf_types import BITS, K_QUANTS, block_of, missing_quantizer
@@ -33,17 +31,13 @@ class _Job:
     """What the files of an export have in common.
 
     Attributes:
-        model: Folder of the merged model.
-        shape: Of it.
-        tokenizer: As GGUF holds it.
+        way: How they are written.
         name: Of the config; files are called by it.
         folder: Where they are written.
         listener: Is told of progress.
     """
 
-    model: Path
-    shape: Shape
-    tokenizer: GgufTokenizer
+    way: Way
     name: str
     folder: Path
     listener: Listener
@@ -62,9 +56,12 @@ def export_model(
     missing = missing_quantizer(types)
     if missing:
         raise TunewrightError(missing)
-    shape = _shape(model)
     tokenizer = load_tokenizer(model)
-    packed = gguf_tokenizer(tokenizer, shape.vocabulary)
+    checkout = Path(options.llama_cpp) if options.llama_cpp else None
+    card = Card(config.name, config.model.model_name_or_path)
+    way = way_of(model, tokenizer, card, checkout)
+    for note in way.notes:
+        listener.said(note)
     target = Path(config.run_dir) / "exported"
     rejected = target.with_name(REJECTED)
     settings = settings_of(config, "exported")
@@ -72,8 +69,8 @@ def export_model(
     _warn_of_fallback(model, types, listener)
     with writing(target, "exported", settings=settings, parents=parents) as draft:
         shutil.rmtree(rejected, ignore_errors=True)
-        require_space(target, _bytes_needed(model, shape, types))
-        job = _Job(model, shape, packed, config.name, draft.path, listener)
+        require_space(target, _bytes_needed(way, types))
+        job = _Job(way, config.name, draft.path, listener)
         served = job.file(options.quantization[-1]).name
         chats = _told(chat_format(tokenizer), listener)
         write_modelfile(
@@ -84,19 +81,19 @@ def export_model(
             parameters={
                 "temperature": options.temperature,
                 "top_p": options.top_p,
-                "num_ctx": min(options.num_ctx, shape.context_length),
+                "num_ctx": min(options.num_ctx, way.context_length),
             },
             system=options.system,
         )
         held_out = dataset.path / "eval.jsonl"
-        evidence = gather_evidence(model, shape, tokenizer, held_out, turns=chats.turns)
+        evidence = gather_evidence(way, tokenizer, held_out, turns=chats.turns)
         _write_files(job, types)
         files, gates = _proven(job, types, evidence, options)
         _require_passed(gates, job, rejected)
         draft.facts.update(
             files=files,
             served=served,
-            context_length=shape.context_length,
+            context_length=way.context_length,
             ollama_template=chats.turns is not None,
             gates=[gate for of_type in gates.values() for gate in of_type],
         )
@@ -104,15 +101,6 @@ def export_model(
     if options.ollama_create:
         create(exported.path, config.name.lower(), listener)
     return exported
-
-
-def _shape(model: Path) -> Shape:
-    try:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise failure("E_MODEL", f"config.json cannot be used: {reason}", where=model) from error
-    return shape_of(config.to_dict())
 
 
 def _warn_of_fallback(model: Path, types: Iterable[str], listener: Listener) -> None:
@@ -129,15 +117,15 @@ def _warn_of_fallback(model: Path, types: Iterable[str], listener: Listener) -> 
             )
 
 
-def _bytes_needed(model: Path, shape: Shape, types: Sequence[str]) -> int:
+def _bytes_needed(way: Way, types: Sequence[str]) -> int:
     """Return what the files take, and the one that K-quants are made of where it is none of them."""
-    whole = size_bytes(model, shape, "F32")
+    whole = bytes_of(way, "F32")
     need = sum(
-        whole * BITS[name] / BITS["F32"] if name in K_QUANTS else size_bytes(model, shape, name)
+        whole * BITS[name] / BITS["F32"] if name in K_QUANTS else bytes_of(way, name)
         for name in types
     )
     if _needs_source(types):
-        need += size_bytes(model, shape, source_type(model))
+        need += bytes_of(way, source_type(way.model))
     return int(need)
 
 
@@ -153,7 +141,7 @@ def _write_files(job: _Job, types: Sequence[str]) -> None:
     wanted = [name for name in types if name in K_QUANTS]
     if not wanted:
         return
-    exact = source_type(job.model)
+    exact = source_type(job.way.model)
     there = [name for name in (exact, *_UNROUNDED) if name in types]
     source = job.file(there[0]) if there else job.folder / f"{job.name}.source.gguf"
     if not there:
@@ -167,15 +155,8 @@ def _write_files(job: _Job, types: Sequence[str]) -> None:
 
 
 def _write(job: _Job, file: Path, type_name: str) -> None:
-    job.listener.started(f"export {type_name}", None, "tensors")
-    write_gguf(
-        file,
-        model=job.model,
-        shape=job.shape,
-        tokenizer=job.tokenizer,
-        type_name=type_name,
-        advanced=job.listener.advanced,
-    )
+    job.listener.started(f"export {type_name}", bytes_of(job.way, type_name), "bytes")
+    write(job.way, file, type_name, job.listener.advanced)
 
 
 def _proven(

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import TunewrightError
+from tunewright.export.sentencepiece import SPACE
 from tunewright.models._llama import post
 from tunewright.models._load import load_model, vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
@@ -177,37 +178,6 @@ def _log_rest(log_known: np.ndarray) -> float:
     return math.log(max(1.0 - float(np.exp(log_known).sum()), 1e-9))
 
 
-def wrong_specials(
-    url: str,
-    metadata: Mapping[str, object],
-    tokenizer: PreTrainedTokenizerFast,
-    ends: Iterable[int],
-) -> list[str]:
-    """Return what llama.cpp does otherwise with the tokens that begin and end texts.
-
-    Args:
-        url: The endpoint.
-        metadata: Of the GGUF file.
-        tokenizer: The merged model's.
-        ends: Tokens that end an answer.
-    """
-    faults: list[str] = []
-    for name in ("bos", "eos"):
-        there = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        wanted = getattr(tokenizer, f"{name}_token_id")
-        if wanted is not None and there != wanted:
-            faults.append(f"{name} is token {there}, not {wanted}")
-    framed, wanted = _tokens(url, "a", add_special=True), tokenizer("a")["input_ids"]
-    if framed != wanted:
-        faults.append(f"'a' is {framed}, not {wanted}")
-    for token in ends:
-        body = {"prompt": [token], "n_predict": 4, "temperature": 0, "logit_bias": [[token, 1e4]]}
-        if post(url, "/completion", body)["stop_type"] != "eos":
-            name = tokenizer.convert_ids_to_tokens(token)
-            faults.append(f"an answer does not end after {name!r}")
-    return faults
-
-
 @dataclass(frozen=True)
 class Comparison:
     """What was compared for equality.
@@ -281,4 +251,7 @@ def _tokens(
 def normalised(tokenizer: PreTrainedTokenizerFast, text: str) -> str:
     """Return a text as the tokenizer normalises it, which llama.cpp leaves out."""
     normalizer = tokenizer.backend_tokenizer.normalizer
-    return text if normalizer is None else normalizer.normalize_str(text)
+    # llama.cpp itself writes SentencePiece's sign for a space, where that is all that is normalised.
+    if normalizer is None or SPACE in normalizer.normalize_str(" "):
+        return text
+    return normalizer.normalize_str(text)

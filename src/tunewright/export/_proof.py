@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import failure
+from tunewright.export._ends import boundary_faults, named_otherwise
 from tunewright.export._ollama import compare_turns
 from tunewright.export._parity import (
     Comparison,
@@ -19,10 +20,10 @@ from tunewright.export._parity import (
     divergence,
     hard_texts,
     positions_of,
-    wrong_specials,
 )
-from tunewright.export._weights import WeightProof, prove_weights
-from tunewright.export.architecture import Shape
+from tunewright.export._vocabulary import ends_of
+from tunewright.export._weights import WeightProof, layout_of, prove_weights, stored_facts
+from tunewright.export._writing import Way
 from tunewright.export.modelfile import GOLDEN_CHATS, Turns
 from tunewright.models._llama import endpoint
 from tunewright.models._load import vocabulary_of
@@ -39,17 +40,15 @@ class Evidence:
     """What every file is held against.
 
     Attributes:
-        model: Folder of the merged model.
-        shape: Of it.
-        tokenizer: Of it.
+        way: How the files are written; of a converter's, only what llama.cpp does with them is proven.
+        tokenizer: The merged model's.
         texts: Hard texts.
         chats: Golden chats and held-out rows.
         positions: Where the next token is compared.
         turns: What Ollama's template says, or None.
     """
 
-    model: Path
-    shape: Shape
+    way: Way
     tokenizer: PreTrainedTokenizerFast
     texts: Sequence[str]
     chats: Sequence[Sequence[Message]]
@@ -75,8 +74,7 @@ class Limits:
 
 
 def gather_evidence(
-    model: Path,
-    shape: Shape,
+    way: Way,
     tokenizer: PreTrainedTokenizerFast,
     held_out: Path,
     *,
@@ -90,12 +88,11 @@ def gather_evidence(
     rows, vocabulary = _rows_of(held_out), vocabulary_of(tokenizer)
     encoded = [encode(row, vocabulary).input_ids for row in rows]
     return Evidence(
-        model=model,
-        shape=shape,
+        way=way,
         tokenizer=tokenizer,
         texts=hard_texts(tokenizer),
         chats=[*GOLDEN_CHATS, *rows],
-        positions=positions_of(model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
+        positions=positions_of(way.model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
         turns=turns,
     )
 
@@ -108,32 +105,36 @@ def prove(
     advanced: Callable[[int], None],
 ) -> tuple[dict[str, Any], list[Gate]]:
     """Return the facts and the gates of a file."""
-    weights = prove_weights(file, evidence.model, evidence.shape, type_name)
+    way, layout = evidence.way, layout_of(file)
     longest = max(len(position.prefix) for position in evidence.positions)
-    ends, turns = vocabulary_of(evidence.tokenizer).ends, evidence.turns
+    ends = (*vocabulary_of(evidence.tokenizer).ends, *ends_of(way.model))
+    faults = named_otherwise(layout.metadata, evidence.tokenizer)
     with endpoint(file, ctx=longest + 8, exact=True) as url:
-        texts = compare_tokens(url, evidence.tokenizer, evidence.texts)
+        texts = compare_tokens(url, way.reference, evidence.texts)
         chats = compare_chats(url, evidence.tokenizer, evidence.chats)
+        turns = evidence.turns
         ollama = compare_turns(url, evidence.tokenizer, turns) if turns else None
-        specials = wrong_specials(url, weights.metadata, evidence.tokenizer, ends)
+        faults += boundary_faults(url, way.reference, ends)
         far = divergence(url, evidence.positions, advanced)
+    gates = [
+        _equal(f"{type_name}: token ids of hard texts", texts),
+        _equal(f"{type_name}: chats as in training", chats),
+        _special(f"{type_name}: special tokens", faults),
+        *_close(type_name, far, limits),
+    ]
+    if ollama is not None:
+        gates.insert(2, _equal(f"{type_name}: Ollama's template as in training", ollama))
+    if way.ours is not None:
+        weights = prove_weights(file, layout, way.model, way.ours[0])
+        gates.insert(-4, _held(f"{type_name}: weights", weights))
     facts = {
         "file": file.name,
         "bytes": file.stat().st_size,
         **asdict(far),
         "texts": texts.compared,
-        "tensor_types": weights.types,
-        "fallback_tensors": weights.fallback,
-        "bits_per_weight": round(8 * weights.bytes / weights.parameters, 2),
+        **stored_facts(layout, type_name),
     }
-    return facts, [
-        _equal(f"{type_name}: token ids of hard texts", texts),
-        _equal(f"{type_name}: chats as in training", chats),
-        *([_equal(f"{type_name}: Ollama's template as in training", ollama)] if ollama else []),
-        _special(f"{type_name}: special tokens", specials),
-        _held(f"{type_name}: weights", weights),
-        *_close(type_name, far, limits),
-    ]
+    return facts, gates
 
 
 def _special(name: str, faults: Sequence[str]) -> Gate:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from gguf import GGMLQuantizationType, get_tensor_name_map
@@ -13,7 +14,7 @@ from gguf.quants import dequantize
 from safetensors import safe_open
 
 from tunewright.export.architecture import Shape
-from tunewright.models.gguf_file import StoredTensor, read_layout
+from tunewright.models.gguf_file import Layout, StoredTensor, read_layout
 from tunewright.models.gguf_types import K_BLOCK, K_QUANTS, PLAIN_BLOCK, block_of
 
 MAX_ERROR: Mapping[str, float] = {
@@ -48,28 +49,36 @@ class WeightProof:
     Attributes:
         tensors: How many the model has.
         faults: What is wrong, each with the tensor's name.
-        types: How many tensors are stored as each type.
-        fallback: How many matrices are of another type than was asked for.
         error: Largest error of a weight, as a share of what its type may bring.
-        bytes: What the tensors take.
-        parameters: How many weights they hold.
-        metadata: Of the file, but for arrays and long texts.
     """
 
     tensors: int
     faults: list[str]
-    types: dict[str, int]
-    fallback: int
     error: float
-    bytes: int
-    parameters: int
-    metadata: dict[str, object]
 
 
-def prove_weights(file: Path, model: Path, shape: Shape, type_name: str) -> WeightProof:
-    """Return how the tensors of a GGUF file compare with those of the model it was made of."""
+def layout_of(file: Path) -> Layout:
+    """Return the metadata and the tensor table of a GGUF file."""
     with file.open("rb") as stream:
-        layout = read_layout(stream)
+        return read_layout(stream)
+
+
+def stored_facts(layout: Layout, type_name: str) -> dict[str, Any]:
+    """Return how a file's tensors are stored.
+
+    That is how many are of each type, how many matrices are of another type than was asked for, and what a
+    weight takes.
+    """
+    parameters = sum(math.prod(tensor.shape) for tensor in layout.tensors)
+    return {
+        "tensor_types": dict(Counter(tensor.type for tensor in layout.tensors)),
+        "fallback_tensors": sum(_fell_back(tensor, type_name) for tensor in layout.tensors),
+        "bits_per_weight": round(8 * sum(t.bytes for t in layout.tensors) / parameters, 2),
+    }
+
+
+def prove_weights(file: Path, layout: Layout, model: Path, shape: Shape) -> WeightProof:
+    """Return how the tensors of a GGUF file compare with those of the model it was made of."""
     stored = {tensor.name: tensor for tensor in layout.tensors}
     faults: list[str] = []
     worst, count = 0.0, 0
@@ -90,12 +99,7 @@ def prove_weights(file: Path, model: Path, shape: Shape, type_name: str) -> Weig
     return WeightProof(
         tensors=count,
         faults=faults,
-        types=dict(Counter(tensor.type for tensor in stored.values())),
-        fallback=sum(_fell_back(tensor, type_name) for tensor in stored.values()),
         error=worst,
-        bytes=sum(tensor.bytes for tensor in stored.values()),
-        parameters=sum(math.prod(tensor.shape) for tensor in stored.values()),
-        metadata=layout.metadata,
     )
 
 

@@ -69,18 +69,14 @@ def endpoint(
     params.n_ctx = ctx
     params.sampling.temp = temperature
     params.sampling.top_p = top_p
+    if exact:
+        _compute_exactly(params)
     params.verbosity = -1
     params.warmup = False
     params.ui = False
     params.endpoint_slots = False
     params.cors_origins = ""
     params.cors_credentials = False
-    if exact:
-        f32 = xllamacpp.ggml_type.GGML_TYPE_F32  # pyright: ignore[reportAttributeAccessIssue]
-        params.cache_type_k = params.cache_type_v = f32
-        params.flash_attn_type = (
-            xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # pyright: ignore[reportAttributeAccessIssue]
-        )
     threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
@@ -98,6 +94,13 @@ def endpoint(
     finally:
         stop.set()
         holder.join()
+
+
+def _compute_exactly(params: Any) -> None:
+    """Keep keys and values in float32, without flash attention, whose sums llama.cpp makes in float16."""
+    names: Any = xllamacpp
+    params.cache_type_k = params.cache_type_v = names.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = names.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 
 def _outcome(

@@ -55,8 +55,48 @@ def test_an_unknown_architecture_is_named():
 
 
 def test_all_unsupported_features_are_named():
-    rope = LLAMA["rope_parameters"] | {"rope_type": "yarn", "partial_rotary_factor": 0.5}
-    config = LLAMA | {"rope_parameters": rope, "attention_bias": True, "hidden_act": "gelu"}
+    rope = LLAMA["rope_parameters"] | {"rope_type": "dynamic", "partial_rotary_factor": 0.5}
+    config = LLAMA | {
+        "architectures": ["Qwen3ForCausalLM"],
+        "rope_parameters": rope,
+        "attention_bias": True,
+        "hidden_act": "gelu",
+    }
     with pytest.raises(TunewrightError) as caught:
         shape_of(config)
     assert len(caught.value.problems) == 4
+
+
+def test_what_llama_cpp_adds_and_what_not():
+    assert shape_of(LLAMA | {"attention_bias": True, "mlp_bias": True}).family == "llama"
+    for architecture in ("Qwen3ForCausalLM", "MistralForCausalLM"):
+        with pytest.raises(TunewrightError, match="'attention_bias' is not supported"):
+            shape_of(LLAMA | {"architectures": [architecture], "attention_bias": True})
+
+
+def yarn(**options):
+    rope = {
+        "rope_type": "yarn",
+        "rope_theta": 1e6,
+        "factor": 4.0,
+        "original_max_position_embeddings": 32768,
+    }
+    config = {"architectures": ["Qwen2ForCausalLM"], "rope_parameters": rope | options}
+    return shape_of(LLAMA | config).yarn
+
+
+def test_yarn():
+    plain = yarn()
+    assert (plain.factor, plain.trained, plain.attention) == (4.0, 32768, 1.0)
+    assert (plain.beta_fast, plain.beta_slow) == (32.0, 1.0)
+    own = 1 + 0.1 * math.log(4)
+    assert yarn(attention_factor=1.0).attention == pytest.approx(1 / own)
+    assert yarn(mscale=1.0, mscale_all_dim=1.0).attention == pytest.approx(1 / own)
+    assert yarn(factor=None).factor == 4.0
+    with pytest.raises(TunewrightError, match="truncate"):
+        yarn(truncate=False)
+
+
+def test_quantised_weights_are_refused():
+    with pytest.raises(TunewrightError, match="quantised"):
+        shape_of(LLAMA | {"quantization_config": {"quant_method": "gptq"}})

@@ -105,6 +105,12 @@ class ExportSection(Section):
         description="Share by which the perplexity of the same held-out tokens may differ from the "
         "merged model's: 0.02 is 2 %. " + _NAMED,
     )
+    llama_cpp: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of a llama.cpp checkout: its converter writes the models that Tunewright's own "
+        "writer does not know.",
+    )
     system: str | None = Field(default=None, description="System message in the Modelfile.")
     temperature: float = Field(default=0.7, ge=0, description="Modelfile parameter.")
     top_p: float = Field(default=0.8, gt=0, le=1, description="Modelfile parameter.")
