@@ -76,5 +76,5 @@ def _adapter(base: Path, path: Path) -> None:
             if "lora_B" in name:
                 weight.normal_(std=0.02)
     model.peft_config["default"].base_model_name_or_path = TINY
-    model.save_pretrained(path)
+    model.save_pretrained(path, save_embedding_layers=False)
     save_tokenizer(load_tokenizer(base), path)

@@ -39,6 +39,11 @@ CHATS = [
     ],
 ]
 LENGTH = 32
+LONG = {
+    "merged": {"max_tokens": 1900, "temperature": 2.0, "top_p": 1.0, "seed": 1},
+    "exported": {"max_tokens": 1900, "temperature": 2.0, "top_p": 1.0, "seed": 0},
+}
+"""Options of answers that have 1,900 tokens, and do not end before."""
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +141,16 @@ def test_each_token_is_as_likely_as_the_model_says(clients, engines, kind):
     told = answer.choices[0].logprobs.content
     local = engines["adapter" if kind == "adapter" else "merged"][0]
     ids = prompt_ids(CHATS[0], local.vocabulary)
+    # llama.cpp keeps what it has read in 16 bits.
+    near = 1e-2 if kind == "exported" else 1e-4
     with torch.inference_mode():
         for token in told:
             logs_V = torch.log_softmax(local.model(torch.tensor([ids])).logits[0, -1], dim=-1)
             best = int(logs_V.argmax())
             assert token.token == local._one(best, 0).text
-            assert token.logprob == pytest.approx(float(logs_V[best]), abs=2e-3)
+            assert token.logprob == pytest.approx(float(logs_V[best]), abs=near)
             assert [one.logprob for one in token.top_logprobs] == pytest.approx(
-                torch.topk(logs_V, 2).values.tolist(), abs=2e-3
+                torch.topk(logs_V, 2).values.tolist(), abs=near
             )
             ids.append(best)
     assert len(told) == 12
@@ -179,7 +186,7 @@ def test_a_seed_gives_the_same_answer_again_and_another_one_another(clients, eng
 
 
 def test_sampling_follows_temperature_top_k_and_top_p():
-    """Shares of 4,000 draws against the distribution, which is computed here by hand."""
+    """Shares of 1,500 draws against the distribution, which is computed here by hand."""
     from tunewright.serve._transformers import picked
 
     logits_V = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0])
@@ -187,16 +194,16 @@ def test_sampling_follows_temperature_top_k_and_top_p():
 
     def shares(**given):
         options = Options(1, **given)
-        draws = [picked(logits_V, options, dice) for _ in range(4000)]
-        return [draws.count(token) / 4000 for token in range(5)]
+        draws = [picked(logits_V, options, dice) for _ in range(1500)]
+        return [draws.count(token) / 1500 for token in range(5)]
 
     plain = [float(torch.exp(v)) for v in logits_V / 0.8]
-    assert shares(temperature=0.8) == pytest.approx([v / sum(plain) for v in plain], abs=0.03)
+    assert shares(temperature=0.8) == pytest.approx([v / sum(plain) for v in plain], abs=0.05)
     two = plain[:2]
     expected = [v / sum(two) for v in two] + [0, 0, 0]
-    assert shares(temperature=0.8, top_k=2) == pytest.approx(expected, abs=0.03)
+    assert shares(temperature=0.8, top_k=2) == pytest.approx(expected, abs=0.05)
     # The first has 0.63, the second 0.18: together they are the smallest set that has 0.7.
-    assert shares(temperature=0.8, top_p=0.7) == pytest.approx(expected, abs=0.03)
+    assert shares(temperature=0.8, top_p=0.7) == pytest.approx(expected, abs=0.05)
     assert shares(temperature=0.8, top_p=0.5) == [1, 0, 0, 0, 0]
     assert shares(temperature=0) == [1, 0, 0, 0, 0]
 
@@ -231,7 +238,7 @@ def test_llama_cpp_itself_answers_nobody_else(engines):
     """Its own routes would take what ours refuse."""
     url = engines["exported"][0].url
     for path in ("/v1/chat/completions", "/completion", "/tokenize", "/apply-template"):
-        with pytest.raises(EndpointError, match="(?i)api key"):
+        with pytest.raises(EndpointError, match=r"(?i)api key"):
             post(url, path, {"messages": CHATS[0], "prompt": "x", "content": "x"})
 
 
@@ -263,41 +270,35 @@ def test_a_special_token_that_a_user_types_is_text(engines):
         assert engine.read(CHATS[1]).count(ends) == 4
 
 
+@pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("kind", ["merged", "exported"])
-def test_a_client_that_goes_away_ends_the_generation(urls, clients, engines, kind):
-    """What is left of 1,900 tokens would take many seconds; the next answer comes at once."""
-    body = {"messages": CHATS[0], "max_tokens": 1900, "temperature": 2.0, "stream": True}
-    connection = _send(urls[kind], body)
-    response = connection.getresponse()
-    assert response.status == 200
-    for _ in range(6):
-        response.readline()
-    response.close()
-    connection.close()
-    started = time.monotonic()
-    clients[kind].chat.completions.create(
-        model=engines[kind][1], messages=CHATS[0], max_tokens=2, temperature=0
-    )
-    assert time.monotonic() - started < 3
+def test_a_client_that_goes_away_ends_the_generation(urls, clients, engines, kind, stream):
+    """The next answer comes long before the rest of 1,900 tokens could have been made."""
+    options = LONG[kind] | {"model": engines[kind][1], "messages": CHATS[0]}
 
+    def seconds(tokens):
+        started = time.monotonic()
+        made = clients[kind].chat.completions.create(**options | {"max_tokens": tokens})
+        assert made.usage.completion_tokens == tokens
+        return time.monotonic() - started
 
-def test_a_client_that_waits_for_the_whole_and_goes_away_does_too(urls, clients, engines):
-    connection = _send(urls["merged"], {"messages": CHATS[0], "max_tokens": 1900, "temperature": 2})
-    time.sleep(0.3)
+    hundred = seconds(100)
+    connection = _send(urls[kind], options | {"stream": stream})
+    if stream:
+        response = connection.getresponse()
+        for _ in range(6):
+            response.readline()
+        response.close()
+    else:
+        time.sleep(hundred / 2)
     connection.close()
-    started = time.monotonic()
-    clients["merged"].chat.completions.create(
-        model=engines["merged"][1], messages=CHATS[0], max_tokens=2, temperature=0
-    )
-    assert time.monotonic() - started < 3
+    assert seconds(2) < 6 * hundred
 
 
 @pytest.mark.parametrize("kind", ["merged", "exported"])
 def test_health_is_told_while_an_answer_is_made(urls, kind):
     """The middle one of 15 takes less than 100 ms."""
-    connection = _send(
-        urls[kind], {"messages": CHATS[0], "max_tokens": 1500, "temperature": 2, "stream": True}
-    )
+    connection = _send(urls[kind], LONG[kind] | {"messages": CHATS[0], "stream": True})
     response = connection.getresponse()
     drained = threading.Thread(target=lambda: _drain(response), daemon=True)
     drained.start()

@@ -90,7 +90,7 @@ class Answering:
                 if not self.begun and opening:
                     yield opening
                 self.begun = True
-                if text or tokens:
+                if text or any(token.likely and not token.ends for token in tokens):
                     yield replies.piece(self.head, text, tokens)
         yield replies.closing(self.head, self.finish)
         if self.include_usage:
