@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from tunewright import pipeline
-from tunewright.artifacts import Artifact, load_artifact
+from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact
 from tunewright.config.load import config_of_source
 from tunewright.config.names import usable_name
 from tunewright.config.paths import usable_path
@@ -103,12 +103,12 @@ def _of_run(config: Config, what: str | None, note: Note) -> Servable:
     """Return what of a run is served."""
     run = Path(config.run_dir)
     if what is None:
-        there = pipeline.present(config)
         for kind in KINDS:
-            if kind in there:
+            if not (run / kind / MANIFEST).is_file():
+                continue
+            if not _is_stale(run, load_artifact(run / kind, kind)):
                 return servable_of(config, _whole(run, kind))
-            if (run / kind / "manifest.json").is_file():
-                note(f"{run / kind} is passed over: it was made of an adapter that is gone.")
+            note(f"{run / kind} is passed over: it was made of an adapter that is gone.")
         # It says how to make one.
         return servable_of(config, load_artifact(run / "adapter", "adapter"))
     step = _CHECKPOINT.fullmatch(what)
@@ -142,10 +142,25 @@ def _current(config: Config, kind: Literal["exported", "merged", "adapter"]) -> 
     """
     run = Path(config.run_dir)
     made = _whole(run, kind)
-    if kind not in pipeline.present(config):
+    if _is_stale(run, made):
         message = f"The {kind} was made of an adapter that is gone."
         raise failure("E_ARTIFACT_INVALID", message, where=made.path, fix=f"tunewright run {run}")
     return made
+
+
+def _is_stale(run: Path, made: Artifact) -> bool:
+    """Return whether an artifact was made of another parent than the one that is there.
+
+    A parent that was deleted, as merged models are to save space, tells nothing.
+    """
+    for name, digest in made.parents.items():
+        kind = cast("Kind", name)
+        if not (run / kind / MANIFEST).is_file():
+            continue
+        parent = load_artifact(run / kind, kind)
+        if parent.digest != digest or _is_stale(run, parent):
+            return True
+    return False
 
 
 def _of_checkpoint(config: Config, step: int) -> Servable:

@@ -141,16 +141,14 @@ def test_each_token_is_as_likely_as_the_model_says(clients, engines, kind):
     told = answer.choices[0].logprobs.content
     local = engines["adapter" if kind == "adapter" else "merged"][0]
     ids = prompt_ids(CHATS[0], local.vocabulary)
-    # llama.cpp keeps what it has read in 16 bits.
-    near = 1e-2 if kind == "exported" else 1e-4
     with torch.inference_mode():
         for token in told:
             logs_V = torch.log_softmax(local.model(torch.tensor([ids])).logits[0, -1], dim=-1)
             best = int(logs_V.argmax())
             assert token.token == local._one(best, 0).text
-            assert token.logprob == pytest.approx(float(logs_V[best]), abs=near)
+            assert token.logprob == pytest.approx(float(logs_V[best]), abs=1e-4)
             assert [one.logprob for one in token.top_logprobs] == pytest.approx(
-                torch.topk(logs_V, 2).values.tolist(), abs=near
+                torch.topk(logs_V, 2).values.tolist(), abs=1e-4
             )
             ids.append(best)
     assert len(told) == 12

@@ -1,5 +1,6 @@
 """What serve and chat are told to work on, the conversation itself, and vLLM as a process that ends with us."""
 
+import io
 import os
 import shutil
 import signal
@@ -62,6 +63,12 @@ def test_of_a_run_the_last_that_was_made_is_served(folder):
     with pytest.raises(TunewrightError, match="E_ARTIFACT_MISSING") as caught:
         found(run)
     assert "tunewright train" in caught.value.problems[0].fix
+
+
+def test_a_merged_model_that_was_deleted_hides_nothing(folder):
+    shutil.rmtree(folder / "run" / "merged")
+    _, model = found(folder / "run")
+    assert (model.name, model.tokenizer) == ("t-F32", None)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +143,7 @@ def test_what_was_made_of_another_adapter_is_passed_over(folder):
     notes = []
     assert isinstance(found(run, notes=notes)[1], AdapterModel)
     for what in ("gguf", "merged"):
-        with pytest.raises(TunewrightError, match="E_ARTIFACT_INVALID: .* adapter that is gone"):
+        with pytest.raises(TunewrightError, match=r"E_ARTIFACT_INVALID: .* adapter that is gone"):
             found(run, what=what)
 
 
@@ -167,7 +174,6 @@ def test_what_belongs_to_no_run(folder, tmp_path):
         ("nothing", None, "E_NOT_FOUND"),
         ("nothing.gguf", None, "E_NOT_FOUND"),
         ("nothing.yaml", None, "E_NOT_FOUND"),
-        ("run/evaluation", None, "E_NOT_FOUND"),
         ("run", "nonsense", "E_USAGE"),
         ("run", "Q4_0", "E_NOT_FOUND"),
         ("run", "checkpoint-7", "E_NOT_FOUND"),
@@ -211,7 +217,8 @@ def test_a_chat_remembers_and_says_what_the_model_writes(served_run, kind):
     chat(config, model, ask=lambda: lines.pop(0), say=said.append)
     ends = [at for at, piece in enumerate(said) if piece == "\n" and len(piece) == 1]
     first, second = "".join(said[: ends[0]]), "".join(said[ends[0] + 1 : -1])
-    reference = servable_of(config, load_artifact(Path(config.run_dir) / "merged", "merged"))
+    own = "adapter" if kind == "adapter" else "merged"
+    reference = servable_of(config, load_artifact(Path(config.run_dir) / own, own))
     with opened(config, reference) as local:
         messages = [{"role": "system", "content": "Be brief."}]
         for line, answer in (("Hello", first), ("And then?", second)):
@@ -219,7 +226,7 @@ def test_a_chat_remembers_and_says_what_the_model_writes(served_run, kind):
             if len(local.read(messages)) > 90:
                 messages = [messages[0], messages[-1]]
             left = 120 - len(local.read(messages))
-            (own,) = generate(
+            (plain,) = generate(
                 local.model,
                 local.tokenizer,
                 local.vocabulary,
@@ -228,8 +235,8 @@ def test_a_chat_remembers_and_says_what_the_model_writes(served_run, kind):
                 seed=1,
                 max_seconds=60,
             )
-            assert answer == own.text
-            messages.append({"role": "assistant", "content": own.text})
+            assert answer == plain.text
+            messages.append({"role": "assistant", "content": plain.text})
     assert len(said) > 4
 
 
@@ -264,32 +271,38 @@ def test_ctrl_c_ends_an_answer_and_then_the_chat(served_run):
     assert said[4] != "\n"
 
 
+def both(run, kind, temperature):
+    config = load_config(
+        f"{run}/run.yaml", [f"export.temperature={temperature}", "serve.max_model_len=64"]
+    )
+    model = servable_of(config, load_artifact(Path(run) / kind, kind))
+    told = {"base": "", "tuned": ""}
+    lines = ["The old house", None]
+
+    def say(side, piece):
+        told[side] += piece or "|"
+
+    chat_compared(config, model, ask=lambda: lines.pop(0), say=say)
+    return told
+
+
 def test_base_and_tuned_answer_the_same_questions(served_run):
     """The sides of one model are those of two models that are loaded alone."""
-    config = load_config(
-        f"{served_run.run_dir}/run.yaml", ["export.temperature=0.9", "serve.max_model_len=64"]
-    )
-
-    def both(kind):
-        model = servable_of(config, load_artifact(Path(config.run_dir) / kind, kind))
-        told = {"base": "", "tuned": ""}
-        lines = ["The old house", None]
-
-        def say(side, piece):
-            told[side] += piece or "|"
-
-        chat_compared(config, model, ask=lambda: lines.pop(0), say=say)
-        return told
-
-    of_adapter, of_merged = both("adapter"), both("merged")
+    of_adapter = both(served_run.run_dir, "adapter", 0)
     assert of_adapter["base"] != of_adapter["tuned"]
-    assert of_adapter["base"] == of_merged["base"]
-    assert of_adapter["tuned"] == of_merged["tuned"]
+    of_merged = both(served_run.run_dir, "merged", 0)
+    assert of_merged["base"] == of_adapter["base"]
+    # Merged weights are rounded to the base's 16 bits.
+    assert of_merged["tuned"][:60] == of_adapter["tuned"][:60]
+    assert both(served_run.run_dir, "exported", 0) == of_merged
     assert all(text.endswith("|") for text in of_adapter.values())
+    sampled = both(served_run.run_dir, "adapter", 0.9)
+    assert sampled != of_adapter
+    assert both(served_run.run_dir, "adapter", 0.9) == sampled
 
 
 def test_two_answers_stand_side_by_side():
-    console = Console(width=80, record=True, force_terminal=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    console = Console(width=80, record=True, force_terminal=True, file=io.StringIO())
     with conversation.columns(console) as say:
         for side, piece in (
             *(("base", "plain"), ("base", " [b]text\x1b[31m"), ("base", "")),

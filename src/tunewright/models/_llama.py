@@ -37,6 +37,7 @@ def endpoint(
     temperature: float = 0.8,
     top_p: float = 0.95,
     key: str | None = None,
+    exact: bool = False,
 ) -> Generator[str]:
     """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
 
@@ -50,6 +51,7 @@ def endpoint(
         temperature: For requests that name none.
         top_p: For requests that name none.
         key: What requests have to show; None: anyone of this machine may ask.
+        exact: Attention is computed in 32 bits, not 16: slower, and twice the memory, for weights in 32 bits.
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
@@ -73,6 +75,10 @@ def endpoint(
     params.cors_origins = ""
     params.cors_credentials = False
     params.api_keys = [key] if key else []
+    if exact:
+        params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32  # pyright: ignore[reportAttributeAccessIssue] - no stubs
+        # It computes in 16 bits, whatever it is given.
+        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED  # pyright: ignore[reportAttributeAccessIssue] - no stubs
     threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads

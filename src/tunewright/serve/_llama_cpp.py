@@ -18,7 +18,7 @@ from tunewright.models._llama import endpoint, post, requested
 from tunewright.models._load import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, Vocabulary
 from tunewright.serve.engine import Likely, Options, Token
-from tunewright.serve.gguf_header import CONTROL, header
+from tunewright.serve.gguf_header import ALL_F32, CONTROL, header
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def loaded(file: Path, tokenizer: Path | None, context: int) -> Generator[LlamaC
         raise failure("E_ARTIFACT_INVALID", message, where=file) from error
     context = min(context, longest)
     key = secrets.token_urlsafe(32)
-    with endpoint(file, ctx=context, key=key) as url:
+    exact = facts.get("general.file_type") == ALL_F32
+    with endpoint(file, ctx=context, key=key, exact=exact) as url:
         own = vocabulary_of(load_tokenizer(tokenizer)) if tokenizer else _own(url, key, facts)
         yield LlamaCpp(url, key, own, len(tokens), context)
 

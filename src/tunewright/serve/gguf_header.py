@@ -24,6 +24,8 @@ _SCALARS: Mapping[int, str] = {
     11: "<q",
     12: "<d",
 }
+ALL_F32 = 0
+"""`general.file_type` of a file whose weights are in 32 bits."""
 CONTROL = 3
 """Type of a token that the model's makers, and not a text, put in."""
 
