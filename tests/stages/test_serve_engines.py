@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import re
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit
 import openai
 import pytest
 import torch
+from support import ROOT
 
 from tunewright.artifacts import load_artifact
 from tunewright.errors import TunewrightError
@@ -327,6 +329,16 @@ def test_the_tokenizer_is_the_one_of_training(served_run):
     template = load_tokenizer(Path(served_run.run_dir) / "adapter").chat_template
     with opened(served_run, _model(served_run, "adapter")) as engine:
         assert engine.vocabulary.template == template
+
+
+def test_the_guide_asks_as_it_is_answered(urls, expected, capsys):
+    """The guide's own code, with the address of a server that runs, and the question of a test."""
+    text = (ROOT / "docs" / "guides" / "serve-with-vllm.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code.replace("http://127.0.0.1:8080", urls["exported"])
+    code = code.replace("Review: the plan has no dates.", CHATS[0][0]["content"])
+    exec(code, {})
+    assert capsys.readouterr().out.startswith(expected["exported"][0].text)
 
 
 def _connected(url):

@@ -1,6 +1,7 @@
 """What serve and chat are told to work on, the conversation itself, and vLLM as a process that ends with us."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tunewright import pipeline
 from tunewright.artifacts import load_artifact
 from tunewright.cli import conversation, main
 from tunewright.config.load import load_config
@@ -20,9 +22,18 @@ from tunewright.errors import TunewrightError
 from tunewright.models._generate import generate
 from tunewright.models._load import TINY
 from tunewright.models.sampling import Sampling
-from tunewright.serve import AdapterModel, FolderModel, GgufModel, chat, chat_compared, servable_of
+from tunewright.serve import (
+    AdapterModel,
+    FolderModel,
+    GgufModel,
+    _open,
+    chat,
+    chat_compared,
+    servable_of,
+)
 from tunewright.serve._open import opened
-from tunewright.serve._serve import run_child
+from tunewright.serve.child import run_child
+from tunewright.serve.engine import Options
 from tunewright.serving import servable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -273,7 +284,7 @@ def test_ctrl_c_ends_an_answer_and_then_the_chat(served_run):
 
 def both(run, kind, temperature):
     config = load_config(
-        f"{run}/run.yaml", [f"export.temperature={temperature}", "serve.max_model_len=64"]
+        f"{run}/run.yaml", [f"export.temperature={temperature}", "serve.max_model_len=48"]
     )
     model = servable_of(config, load_artifact(Path(run) / kind, kind))
     told = {"base": "", "tuned": ""}
@@ -325,69 +336,93 @@ def test_elsewhere_one_after_the_other(capsys):
     assert capsys.readouterr().out == "base> one\ntuned> one\nbase> two\ntuned> two\n"
 
 
-def test_the_chat_command_answers_in_a_pipe(served_run):
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "tunewright", "chat", served_run.run_dir, "--what", "adapter"),
-            *("--compare", "--temperature", "0", "--max-model-len", "64", "--system", "Brief."),
-        ],
-        input="Hello\n\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "base> " in done.stdout
-    assert "tuned> " in done.stdout
-    assert "the adapter of" in done.stderr
+def test_the_chat_command_answers_in_a_pipe(served_run, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Hello\n\nNever asked\n"))
+    words = ["chat", served_run.run_dir, "--what", "adapter", "--compare", "--temperature", "0"]
+    assert main([*words, "--max-model-len", "40", "--system", "Brief."]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("base> ") == out.count("tuned> ") == 1
+    assert "the adapter of" in err
 
 
 VLLM = """#!{python}
-import os, sys, time
-open({out!r}, "w").write(repr((sys.argv[1:], os.environ.get("VLLM_API_KEY"))))
-time.sleep(600)
+import json, os, sys
+open({out!r}, "w").write(json.dumps([sys.argv[1:], os.environ.get("VLLM_API_KEY")]))
+sys.exit(3)
 """
 
 
-def test_vllm_is_started_with_the_key_in_its_environment_and_ends_with_us(served_run, tmp_path):
-    """A stand-in for the command `vllm` that tells what it was given and runs on."""
+def test_vllm_is_started_with_the_key_in_its_environment(served_run, tmp_path, monkeypatch, capsys):
+    """A stand-in for the command `vllm` that tells what it was given."""
     program, out = tmp_path / "bin" / "vllm", tmp_path / "given"
     program.parent.mkdir()
     program.write_text(VLLM.format(python=sys.executable, out=str(out)))
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
-    code = (
-        "import sys; from tunewright.serve import _open, _serve; _open.device = lambda: 'cuda'\n"
-        "from tunewright.cli import main; sys.exit(main(sys.argv[1:]))"
-    )
-    env = os.environ | {
-        "PATH": f"{program.parent}:{os.environ['PATH']}",
-        "TUNEWRIGHT_API_KEY": "sesame",
-    }
-    words = ["serve", served_run.run_dir, "--what", "adapter", "--host", "0.0.0.0"]
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *words], env=env, stderr=subprocess.PIPE, text=True
-    )
-    for _ in range(1200):
-        if out.exists() and out.read_text():
-            break
-        time.sleep(0.05)
-    given, key = eval(out.read_text())
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("TUNEWRIGHT_API_KEY", "sesame")
+    monkeypatch.setattr(_open, "device", lambda: "cuda")
+    assert main(["serve", served_run.run_dir, "--what", "adapter", "--host", "0.0.0.0"]) == 2
+    given, key = json.loads(out.read_text())
     adapter = f"{served_run.run_dir}/adapter"
     assert key == "sesame"
     assert "sesame" not in given
     assert given[0] == "serve"
-    assert given[1].endswith("tiny")
+    assert Path(given[1], "config.json").is_file()
     assert f"t={adapter}" in given
     assert given[given.index("--tokenizer") + 1] == adapter
-    (pid,) = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    os.kill(child.pid, signal.SIGTERM)
-    _, err = child.communicate(timeout=30)
-    assert child.returncode == 0, err
+    assert given[given.index("--max-lora-rank") + 1] == "8"
+    err = capsys.readouterr().err
     assert "$ vllm serve" in err
-    assert "engine: vllm" in err
+    assert "engine: vllm, since it is installed, and there is a GPU" in err
     assert "is not encrypted" in err
-    assert not Path(f"/proc/{pid}").exists()
+    assert "vLLM has ended with exit code 3" in err
+    assert "sesame" not in err
+
+
+STARTS = """
+import sys
+from tunewright.serve.child import interruptible, run_child
+with interruptible():
+    run_child(["sh", "-c", "sleep 600 & echo $! && wait"], {})
+print("ended", flush=True)
+"""
+
+
+def test_what_is_started_ends_with_us():
+    """With all that it has started itself."""
+    child = subprocess.Popen([sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True)
+    below = int(child.stdout.readline())
+    os.kill(child.pid, signal.SIGTERM)
+    out, _ = child.communicate(timeout=30)
+    assert (child.returncode, out) == (0, "ended\n")
+    for _ in range(100):
+        state = Path(f"/proc/{below}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("it runs on")
 
 
 def test_a_child_that_ends_by_itself_is_told():
     assert run_child([sys.executable, "-c", "raise SystemExit(3)"], {}) == 3
+
+
+@pytest.mark.slow
+def test_checkpoints_are_served_in_place_of_the_adapter(trained):
+    """The best one answers as the adapter does, since it is the adapter; an earlier one is another model."""
+    config, _, adapter = trained
+    steps = sorted(one.step for one in pipeline.checkpoints_of(config, adapter))
+    best = adapter.facts["best_step"]
+
+    def likely(what):
+        own, model = found(config.run_dir, what=what)
+        with opened(own, model) as engine:
+            ids = engine.read([{"role": "user", "content": "Hello"}])
+            tokens = engine.answer(ids, Options(8, 0, logprobs=0))
+            return model.name, [(token.id, token.likely.logprob) for token in tokens]
+
+    assert likely(f"checkpoint-{best}") == (f"demo-checkpoint-{best}", likely("adapter")[1])
+    path = Path(config.run_dir) / "training" / "checkpoints" / f"checkpoint-{steps[0]}"
+    assert found(path)[1].checkpoint == path
+    if steps[0] != best:
+        assert likely(path.name)[1] != likely("adapter")[1]

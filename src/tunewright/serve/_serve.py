@@ -1,27 +1,19 @@
 """Serves until it is interrupted: an engine behind the front, or vLLM as a process of its own."""
 
-import os
 import shlex
-import signal
-import subprocess
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
-from types import FrameType
 
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import Listener
-from tunewright.models._load import resolve_model
+from tunewright.models._load import TINY, resolve_model
 from tunewright.serve import vllm
 from tunewright.serve._open import choice, context_of, opened, settings_of
 from tunewright.serve.answering import Defaults
+from tunewright.serve.child import interruptible, run_child
 from tunewright.serve.front import Site, front
 from tunewright.serve.guard import KEY, api_key, is_local, require_guarded
 from tunewright.serve.servable import AdapterModel, FolderModel, Servable
-
-GRACE_SECONDS = 15.0
-"""What vLLM gets to end by itself."""
 
 
 def serve_model(config: Config, model: Servable, *, listener: Listener) -> None:
@@ -35,7 +27,7 @@ def serve_model(config: Config, model: Servable, *, listener: Listener) -> None:
     if not is_local(options.host):
         keeps = f"who has the key in {KEY}" if key else "anyone who can reach it"
         listener.said(f"{options.host} can be used by {keeps}; what is sent is not encrypted.")
-    with _interruptible():
+    with interruptible():
         if engine == "vllm" and isinstance(model, AdapterModel | FolderModel):
             _serve_by_vllm(config, model, key, listener)
         else:
@@ -67,48 +59,9 @@ def _serve_by_vllm(
     named = model.base if isinstance(model, AdapterModel) else str(model.path)
     folder = resolve_model(named, model.revision if isinstance(model, AdapterModel) else None)
     place = vllm.Place(config.serve.host, config.serve.port, context_of(config, folder))
-    # A name that only Tunewright knows, such as that of the bundled base, is a folder to vLLM.
+    # The bundled base has a name that only Tunewright knows.
     words = vllm.command(model, settings_of(model), place)
-    words = [str(folder) if word == named else word for word in words]
+    words = [str(folder) if word == TINY else word for word in words]
     listener.said(f"$ {shlex.join(words)}")
     status = run_child(words, {vllm.KEY: key} if key else {})
     raise failure("E_ENGINE", f"vLLM has ended with exit code {status}.", where=shlex.join(words))
-
-
-def run_child(words: Sequence[str], extra: Mapping[str, str]) -> int:
-    """Return the exit code of a command that runs until it ends; it ends with us."""
-    # A group of its own: Ctrl-C reaches us first, and we end it with all that it has started.
-    child = subprocess.Popen(words, env={**os.environ, **extra}, process_group=0)
-    try:
-        return child.wait()
-    finally:
-        if child.poll() is None:
-            _end(child)
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group."""
-    os.killpg(child.pid, signal.SIGTERM)
-    try:
-        child.wait(GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
-
-
-@contextmanager
-def _interruptible() -> Generator[None]:
-    """End the block at Ctrl-C or SIGTERM, and go on after it."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    in_main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, stop) if in_main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -6,6 +6,7 @@ import json
 import select
 import socket
 import socketserver
+import sys
 import threading
 import time
 from collections.abc import Generator, Mapping
@@ -105,7 +106,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         super().__init__(address, partial(Handler, site))
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of connections that break: that is the client's to know."""
+        """Tell what went wrong here; connections that break are nobody's fault."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
+            self.site.listener.said(f"A request failed: {type(error).__name__}: {error}")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -274,6 +274,16 @@ def test_an_engine_that_fails_is_told_here_and_not_there(serving, engine, said, 
     assert ask(url, body=HELLO)[0].status == 200
 
 
+def test_a_fault_of_ours_is_told_here_and_the_server_lives(serving, engine, said):
+    url = serving()
+    engine.fails = LookupError
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(url, body=HELLO)
+    assert said == ["A request failed: LookupError: out of memory at 0x7f"]
+    engine.fails = None
+    assert ask(url, body=HELLO)[0].status == 200
+
+
 def test_a_connection_that_says_nothing_is_closed(serving, monkeypatch):
     monkeypatch.setattr(front_module.Handler, "timeout", 0.2)
     with socket.create_connection(urlsplit(serving()).netloc.split(":")) as stream:
