@@ -17,7 +17,7 @@ from rich.console import Console
 from tunewright import pipeline
 from tunewright.artifacts import load_artifact
 from tunewright.cli import conversation, main
-from tunewright.config.load import load_config
+from tunewright.config.load import dump_config, load_config
 from tunewright.errors import TunewrightError
 from tunewright.models._generate import generate
 from tunewright.models._load import TINY
@@ -408,21 +408,25 @@ def test_a_child_that_ends_by_itself_is_told():
 
 
 @pytest.mark.slow
-def test_checkpoints_are_served_in_place_of_the_adapter(trained):
+def test_checkpoints_are_served_in_place_of_the_adapter(trained, tmp_path):
     """The best one answers as the adapter does, since it is the adapter; an earlier one is another model."""
     config, _, adapter = trained
+    run = tmp_path / "run"
+    shutil.copytree(config.run_dir, run)
+    config = config.model_copy(update={"output_dir": str(run)})
+    (run / "run.yaml").write_text(dump_config(config))
     steps = sorted(one.step for one in pipeline.checkpoints_of(config, adapter))
     best = adapter.facts["best_step"]
 
     def likely(what):
-        own, model = found(config.run_dir, what=what)
+        own, model = found(run, what=what)
         with opened(own, model) as engine:
             ids = engine.read([{"role": "user", "content": "Hello"}])
             tokens = engine.answer(ids, Options(8, 0, logprobs=0))
             return model.name, [(token.id, token.likely.logprob) for token in tokens]
 
     assert likely(f"checkpoint-{best}") == (f"demo-checkpoint-{best}", likely("adapter")[1])
-    path = Path(config.run_dir) / "training" / "checkpoints" / f"checkpoint-{steps[0]}"
+    path = run / "training" / "checkpoints" / f"checkpoint-{steps[0]}"
     assert found(path)[1].checkpoint == path
     if steps[0] != best:
         assert likely(path.name)[1] != likely("adapter")[1]
