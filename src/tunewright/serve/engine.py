@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.models.messages import Message
-from tunewright.serve.servable import AdapterModel, GgufModel, Servable
+from tunewright.serve.servable import GgufModel, Servable
 
 EngineName = Literal["llama.cpp", "transformers", "vllm"]
 
@@ -164,10 +164,3 @@ def _missing_for_vllm(here: Here, unfit: Sequence[str]) -> list[tuple[str, str]]
         found.append(("There is no GPU here.", "Serve with `--engine transformers`."))
     found += [(f"{reason}.", "Merge it, and serve that: `--what merged`.") for reason in unfit]
     return found
-
-
-def kind_of(model: Servable) -> str:
-    """Return adapter, merged or gguf."""
-    if isinstance(model, AdapterModel):
-        return "adapter"
-    return "gguf" if isinstance(model, GgufModel) else "merged"

@@ -20,7 +20,7 @@ from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
 from tunewright.serve import guard, replies
 from tunewright.serve.answering import Answering, Defaults, answering
-from tunewright.serve.asked import RefusedError, asked_chat, asked_text, parsed
+from tunewright.serve.asked import Asked, RefusedError, asked_chat, asked_text, parsed
 from tunewright.serve.engine import Engine
 from tunewright.serve.queue import GoneError, Queue
 
@@ -244,7 +244,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, ValueError):
             return False
 
-    def _answer(self, asked: Any) -> None:
+    def _answer(self, asked: Asked) -> None:
         """Answer as soon as it is the request's turn."""
         site = self.site
         if asked.model not in (None, site.model):
