@@ -81,3 +81,11 @@ def trained(make_config: Callable):
     config = make_config()
     dataset = prepare(config)
     return config, dataset, train(config, dataset)
+
+
+@pytest.fixture(scope="session")
+def served_run(tmp_path_factory: pytest.TempPathFactory):
+    """Config of a run with adapter, merged model, F32 GGUF and a published version. Shared: read only."""
+    from served import make_run
+
+    return make_run(tmp_path_factory.mktemp("served"))

@@ -13,12 +13,13 @@ from tunewright.merge import merge
 from tunewright.pipeline import run
 from tunewright.publish import publish
 from tunewright.report import report
-from tunewright.serve import chat, serve
+from tunewright.serve import chat, chat_compared, serve
 from tunewright.train import plan, train
 
 __all__ = [
     "TunewrightError",
     "chat",
+    "chat_compared",
     "check",
     "compare",
     "export",

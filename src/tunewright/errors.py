@@ -52,6 +52,11 @@ CODES: Mapping[str, Code] = {
         "A config value has the wrong type or is out of range.",
         "Give a value as the message says.",
     ),
+    "E_ENGINE": Code(
+        2,
+        "The engine that was asked for cannot serve this model here.",
+        "Leave `--engine` out: one that can is chosen.",
+    ),
     "E_NAME": Code(
         2,
         "A name cannot be used as a file or version name.",

@@ -402,12 +402,3 @@ def _remember(config: Config) -> None:
             draft.replace(folder / CONFIG_FILE)
     except OSError as error:
         raise failure("E_IO", f"{error.strerror}.", where=folder) from error
-
-
-def exported_of(config: Config) -> Artifact:
-    """Return a run's exported files.
-
-    Raises:
-        TunewrightError: E_ARTIFACT_MISSING, nothing has been exported.
-    """
-    return load_artifact(Path(config.run_dir) / "exported", "exported")

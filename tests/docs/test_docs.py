@@ -49,7 +49,7 @@ TAKES_CONFIG = {
 STOPPED, FAILS = "^C", "# exit code 1"
 OTHERS = {
     *("make", "git", "cd", "ollama", "curl", "pip", "ssh", "tmux", "nvidia-smi"),
-    *("accelerate", "torchrun", "tensorboard", "trackio", "wandb"),
+    *("accelerate", "torchrun", "tensorboard", "trackio", "vllm", "wandb"),
 }
 """Programs of others that the pages name."""
 
@@ -88,7 +88,7 @@ def test_reference_is_current():
 def test_there_is_a_guide_for_each_kind_of_user():
     users = {"prompt-artist", "author", "platform-team", "learner"}
     data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
-    others = {"coming-from-elsewhere"}
+    others = {"coming-from-elsewhere", "serve-with-vllm"}
     results = {"read-the-verdict", "measure-a-voice", "rubrics-for-video-prompts"}
     results |= {"which-quantisation"}
     training = {

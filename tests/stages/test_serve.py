@@ -10,55 +10,36 @@ from urllib.parse import urlsplit
 import pytest
 from transformers import AutoConfig
 
-from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 from tunewright.export._gguf import gguf_tokenizer, write_gguf
 from tunewright.export.architecture import shape_of
 from tunewright.models._llama import EndpointError, endpoint, post, requested
 from tunewright.models._load import load_tokenizer, resolve_model
-from tunewright.serve import chat
-from tunewright.serve._serve import _events
-
-CHILD = """
-import sys
-from pathlib import Path
-from tunewright.artifacts import load_artifact
-from tunewright.config.schema import Config
-from tunewright.serve import serve
-
-class Printer:
-    def started(self, stage, total, unit): pass
-    def advanced(self, done, detail): pass
-    def said(self, text): print(text, flush=True)
-
-config = Config(name="t", prepare={"source": "x"}, serve={"port": 0})
-serve(config, load_artifact(Path(sys.argv[1]), "exported"), listener=Printer())
-print("ended", flush=True)
-"""
+from tunewright.serve import GgufModel, serve
+from tunewright.serve._llama_cpp import _events
+from tunewright.serve.guard import KEY
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    path = tmp_path_factory.mktemp("run") / "exported"
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "t-F16.gguf"
     model = resolve_model("tunewright/tiny")
     shape = shape_of(AutoConfig.from_pretrained(model).to_dict())
-    with writing(path, "exported", settings={}, parents={}) as draft:
-        write_gguf(
-            draft.path / "t-F16.gguf",
-            model=model,
-            shape=shape,
-            tokenizer=gguf_tokenizer(load_tokenizer(model), shape.vocabulary),
-            type_name="F16",
-            advanced=lambda done, detail: None,
-        )
-        draft.facts.update(served="t-F16.gguf", context_length=shape.context_length)
-    return load_artifact(path, "exported")
+    write_gguf(
+        path,
+        model=model,
+        shape=shape,
+        tokenizer=gguf_tokenizer(load_tokenizer(model), shape.vocabulary),
+        type_name="F16",
+        advanced=lambda done, detail: None,
+    )
+    return path
 
 
 @pytest.fixture(scope="module")
-def url(exported):
-    with endpoint(exported.path / "t-F16.gguf", ctx=256) as url:
+def url(file):
+    with endpoint(file, ctx=256) as url:
         yield url
 
 
@@ -112,31 +93,31 @@ def test_pages_of_other_origins_cannot_read(url):
     assert not response.getheader("Access-Control-Allow-Origin")
 
 
-def test_the_server_ends_with_its_block(exported):
-    with endpoint(exported.path / "t-F16.gguf", ctx=256) as url:
+def test_the_server_ends_with_its_block(file):
+    with endpoint(file, ctx=256) as url:
         get(url, "/health")
     with pytest.raises(ConnectionRefusedError):
         get(url, "/health")
 
 
-def test_an_address_in_use(exported):
+def test_an_address_in_use(file):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         with (
             pytest.raises(TunewrightError, match="E_PORT") as caught,
-            endpoint(exported.path / "t-F16.gguf", port=port),
+            endpoint(file, port=port),
         ):
             pass
     assert caught.value.problems[0].where == f"127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("host", ["203.0.113.9", "no such host"])
-def test_an_address_of_another_machine(exported, host):
+def test_an_address_of_another_machine(file, host):
     with (
         pytest.raises(TunewrightError, match="E_PORT"),
-        endpoint(exported.path / "t-F16.gguf", host),
+        endpoint(file, host),
     ):
         pass
 
@@ -152,60 +133,53 @@ def test_a_file_that_is_no_gguf(tmp_path, content, code):
         pass
 
 
-def test_llama_cpp_stays_silent(exported, capfd):
-    with endpoint(exported.path / "t-F16.gguf") as url:
+def test_llama_cpp_stays_silent(file, capfd):
+    with endpoint(file) as url:
         post(url, "/v1/completions", {"prompt": "The sea", "max_tokens": 5})
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_until_interrupted(exported, number):
-    command = [sys.executable, "-c", CHILD, str(exported.path)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    first = child.stdout.readline()
-    url = first.split(" at ")[1].split("/v1")[0]
-    assert "t-F16.gguf" in first
-    assert child.stdout.readline().startswith(f"Try it: curl {url}/v1/chat/completions")
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM]
+)
+def test_the_command_serves_until_interrupted(file, number):
+    command = [sys.executable, "-m", "tunewright", "serve", str(file), "--port", "0"]
+    env = os.environ | {KEY: "sesame"}
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
+    said = [child.stderr.readline().strip() for _ in range(4)]
+    assert said[:2] == [
+        f"Serving {file} as 't-F16'.",
+        "engine: llama.cpp, since it is a GGUF file",
+    ]
+    url = said[2].split()[1].removesuffix("/v1")
+    assert said[3].startswith(f"Try it: curl {url}/v1/chat/completions")
+    assert KEY in said[3]
+    assert "sesame" not in said[3]
     assert get(url, "/health")[0].status == 200
+    assert get(url, "/v1/models")[0].status == 401
+    assert get(url, "/v1/models", Authorization="Bearer sesame")[0].status == 200
     os.kill(child.pid, number)
     out, err = child.communicate(timeout=20)
-    assert (child.returncode, out, err) == (0, "ended\n", "")
+    assert (child.returncode, out, err) == (0, "", "")
 
 
-def conversation(exported, lines, **export_options):
-    options = {"temperature": 0, **export_options}
-    config = Config(name="t", prepare={"source": "x"}, export=options)
-    queue, said = [*lines, None], []
-    chat(config, exported, ask=lambda: queue.pop(0), say=said.append)
-    return said
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.7", "::", "example.org"])
+def test_others_need_a_key(file, host, monkeypatch):
+    monkeypatch.delenv(KEY, raising=False)
+    config = Config(name="t", prepare={"source": "x"}, serve={"host": host})
+    with pytest.raises(TunewrightError, match="E_CONFIG_VALUE: Anyone who can reach") as caught:
+        serve(config, GgufModel("t", "t", file))
+    assert caught.value.exit_code == 2
+    assert KEY in caught.value.problems[0].fix
 
 
-def test_chat_streams_and_remembers(exported, monkeypatch):
-    from tunewright.serve import _serve
-
-    seen = []
-    plain = _serve._answer
-    monkeypatch.setattr(
-        _serve, "_answer", lambda url, chat: seen.append(list(chat)) or plain(url, chat)
-    )
-    said = conversation(exported, ["Hello", "  ", "And then?"], system="Be brief.", num_ctx=512)
-    assert said.count("\n") == 2
-    assert [m["role"] for m in seen[0]] == ["system", "user"]
-    assert [m["role"] for m in seen[1]][:1] == ["system"]
-    assert seen[1][-1] == {"role": "user", "content": "And then?"}
-    answer = "".join(said).split("\n")[0]
-    assert len(said) > 2
-    assert answer
-
-
-def test_a_question_longer_than_the_context(exported):
-    with pytest.raises(TunewrightError, match="E_CONFIG_VALUE"):
-        conversation(exported, ["word " * 400], num_ctx=128)
-
-
-def test_an_interrupted_chat_ends(exported):
-    def interrupt():
-        raise KeyboardInterrupt
-
-    config = Config(name="t", prepare={"source": "x"})
-    assert chat(config, exported, ask=interrupt, say=lambda text: None) is None
+def test_the_front_tells_an_address_that_cannot_be_bound(file):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        config = Config(name="t", prepare={"source": "x"}, serve={"port": port})
+        with pytest.raises(TunewrightError, match="E_PORT: The address is in use"):
+            serve(config, GgufModel("t", "t", file))

@@ -18,6 +18,7 @@ from tunewright.cli.options import (
     refuse_together,
 )
 from tunewright.cli.recipes import init
+from tunewright.cli.serving import chat, serve
 from tunewright.cli.store import store
 from tunewright.cli.training import COMMANDS
 from tunewright.cli.verify import verify
@@ -260,43 +261,6 @@ def report(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     _stage("report", target, overrides, as_json)
 
 
-@cli.command()
-@click.argument("target", metavar="CONFIG|RUN")
-@SET
-@click.option("--host", help="Address to bind; serve.host otherwise.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Port to bind; serve.port otherwise.")
-def serve(target: str, overrides: tuple[str, ...], host: str | None, port: int | None) -> None:
-    """Serve the exported model: /v1/chat/completions, /v1/completions, /v1/models.
-
-    Example: tunewright serve runs/author --port 8080
-    """
-    from tunewright import pipeline
-    from tunewright.cli import render
-    from tunewright.serve import serve as serve_forever
-
-    flags = given(serve__host=host, serve__port=port)
-    with render.progress() as listener:
-        config = pipeline.config_of(target, (*overrides, *flags), note=listener.said)
-        exported = pipeline.exported_of(config)
-        serve_forever(config, exported, listener=listener)
-
-
-@cli.command()
-@click.argument("target", metavar="CONFIG|RUN")
-@SET
-def chat(target: str, overrides: tuple[str, ...]) -> None:
-    """Talk to the exported model in the terminal; an empty line ends it.
-
-    Example: tunewright chat runs/author
-    """
-    from tunewright import pipeline
-    from tunewright.cli import render
-    from tunewright.serve import chat as talk
-
-    config = pipeline.config_of(target, overrides, note=note)
-    talk(config, pipeline.exported_of(config), ask=render.ask, say=render.say)
-
-
 @cli.group("config")
 def config_group() -> None:
     """Show the resolved config or the schema; rewrite other tools' configs."""
@@ -362,5 +326,5 @@ def config_schema() -> None:
     click.echo(schema())
 
 
-for command in (compare, store, init, verify, watch, *COMMANDS):
+for command in (compare, serve, chat, store, init, verify, watch, *COMMANDS):
     cli.add_command(command)

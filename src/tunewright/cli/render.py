@@ -291,21 +291,6 @@ def versions(found: Sequence[Version], *, as_json: bool) -> None:
     Console().print(table if found else "The store is empty.")
 
 
-def ask() -> str | None:
-    """Return the user's line, or None at the end."""
-    try:
-        line = Console(stderr=True).input("[bold]you> [/]").strip()
-    except EOFError:
-        return None
-    return line or None
-
-
-def say(piece: str) -> None:
-    """Show a piece of an answer at once."""
-    sys.stdout.write(visible(piece, keep="\n\t"))
-    sys.stdout.flush()
-
-
 def _gates(console: Console, gates: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """Print what was proven as a table, or as a list where the terminal is narrow."""
     if console.width < NARROW:

@@ -6,29 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tunewright.config.schema import TrainSection
-from tunewright.errors import failure
 from tunewright.evaluate.perplexity import RowLoss
 from tunewright.events import Listener
+from tunewright.models import _place
 from tunewright.models._generate import generate
 from tunewright.models._load import (
-    device,
     grow,
-    in_4_bits,
     load_model,
     load_tokenizer,
     load_tuned,
     rows_needed,
     vocabulary_of,
 )
-from tunewright.models._weights import ADAPTER, SETTINGS
+from tunewright.models._weights import SETTINGS
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
 
@@ -182,17 +176,7 @@ def put_on(side: Local, checkpoint: Path) -> None:
     Raises:
         TunewrightError: E_ARTIFACT_INVALID, it is not one of this adapter.
     """
-    file = checkpoint / ADAPTER
-    own = get_peft_model_state_dict(side.model, save_embedding_layers=False)
-    try:
-        tensors = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise failure("E_ARTIFACT_INVALID", f"It cannot be read: {error}.", where=file) from error
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in tensors.items()}:
-        message = "The checkpoint's tensors are not those of the adapter."
-        fix = "It is of another training; or of one that began with PiSSA or OLoRA, whose checkpoints change the base."
-        raise failure("E_ARTIFACT_INVALID", message, where=file, fix=fix)
-    set_peft_model_state_dict(side.model, tensors)
+    _place.put_on(side.model, checkpoint)
 
 
 def row_losses(
@@ -264,29 +248,3 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             found.append([index])
     return found
-
-
-def loading(folder: Path, options: TrainSection) -> dict[str, Any]:
-    """Return how a model is loaded: in 4 bits where it was trained so, else in 16 on a GPU, else in 32.
-
-    Where 32 bits would take more than half of the free memory, it is 16 bits on a CPU, too.
-    """
-    where = device()
-    dtype = "float32"
-    if where == "cuda":
-        dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
-    elif 2 * weights_bytes(folder) > psutil.virtual_memory().available // 2:
-        dtype = "bfloat16"
-    how: dict[str, Any] = {"dtype": dtype, "device_map": {"": where}}
-    if options.load_in_4bit:
-        how["quantization_config"] = in_4_bits(
-            options.bnb_4bit_quant_type,
-            compute_dtype=dtype,
-            double_quantisation=options.bnb_4bit_use_double_quant,
-        )
-    return how
-
-
-def weights_bytes(folder: Path) -> int:
-    """Return the size of a model's weights as they are stored."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))

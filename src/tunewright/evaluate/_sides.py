@@ -7,11 +7,12 @@ from pathlib import Path
 
 from tunewright.config.schema import Config
 from tunewright.evaluate._endpoint import endpoint
-from tunewright.evaluate._local import load_alone, load_pair, loading, put_on
+from tunewright.evaluate._local import load_alone, load_pair, put_on
 from tunewright.evaluate.harness import Speaker
 from tunewright.evaluate.sides import Checkpoint, Endpoints, GgufFile, ModelFolder, Other
 from tunewright.models import _llama
 from tunewright.models._load import resolve_model
+from tunewright.models._place import loading
 from tunewright.models.sampling import Sampling
 
 CONTEXT_TOKENS = 4096

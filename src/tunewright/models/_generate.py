@@ -42,11 +42,8 @@ def generate(
     with torch.inference_mode():
         out_BT = model.generate(  # pyright: ignore[reportCallIssue]
             **inputs,
-            do_sample=True,
+            **_choice(sampling),
             max_new_tokens=sampling.max_new_tokens,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=0,
             # Not what the base's generation_config.json may say.
             min_p=None,
             typical_p=1.0,
@@ -58,6 +55,18 @@ def generate(
     if time.monotonic() > until:
         raise TimeUpError
     return [_answer(ids, tokenizer, vocabulary.ends) for ids in out_BT[:, width:].tolist()]
+
+
+def _choice(sampling: Sampling) -> dict[str, Any]:
+    """Return how the next token is chosen; at temperature 0 it is the most likely one."""
+    if sampling.temperature == 0:
+        return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    return {
+        "do_sample": True,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": 0,
+    }
 
 
 def prompt_ids(messages: Sequence[Message], vocabulary: Vocabulary) -> list[int]:

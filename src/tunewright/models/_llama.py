@@ -37,6 +37,7 @@ def endpoint(
     *,
     temperature: float = 0.8,
     top_p: float = 0.95,
+    key: str | None = None,
     exact: bool = False,
 ) -> Generator[str]:
     """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
@@ -50,7 +51,8 @@ def endpoint(
         ctx: Tokens of context.
         temperature: For requests that name none.
         top_p: For requests that name none.
-        exact: Attention is computed and kept in 32 bits, for proofs; otherwise in 16, as llama.cpp does.
+        key: What requests have to show; None: anyone of this machine may ask.
+        exact: Attention is computed in 32 bits, not 16: slower, and twice the memory, for weights in 32 bits.
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
@@ -77,12 +79,13 @@ def endpoint(
     params.endpoint_slots = False
     params.cors_origins = ""
     params.cors_credentials = False
+    params.api_keys = [key] if key else []
     threads = max(1, min(cpu_count(), gguf.stat().st_size // _BYTES_PER_THREAD))
     params.cpuparams.n_threads = threads
     params.cpuparams_batch.n_threads = threads
     started: queue.SimpleQueue[str | Exception] = queue.SimpleQueue()
     stop = threading.Event()
-    holder = threading.Thread(target=_hold, args=(params, started, stop), daemon=True)
+    holder = threading.Thread(target=_hold, args=(params, started, stop, key), daemon=True)
     holder.start()
     try:
         outcome = _outcome(started, holder)
@@ -116,7 +119,10 @@ def _outcome(
 
 
 def _hold(
-    params: Any, started: "queue.SimpleQueue[str | Exception]", stop: threading.Event
+    params: Any,
+    started: "queue.SimpleQueue[str | Exception]",
+    stop: threading.Event,
+    key: str | None,
 ) -> None:
     """Keep a server alive until `stop`.
 
@@ -127,7 +133,7 @@ def _hold(
     try:
         server = xllamacpp.Server(params)  # pyright: ignore[reportAttributeAccessIssue] - no stubs
         url = str(server.listening_address)
-        post(url, "/completion", {"prompt": [0], "n_predict": 1})
+        post(url, "/completion", {"prompt": [0], "n_predict": 1}, key)
     except (RuntimeError, OSError, EndpointError) as error:
         started.put(error.with_traceback(None))
         return
@@ -135,18 +141,20 @@ def _hold(
     stop.wait()
 
 
-def post(url: str, path: str, body: Mapping[str, Any]) -> Any:
+def post(url: str, path: str, body: Mapping[str, Any], key: str | None = None) -> Any:
     """Return the JSON answer of an endpoint; past any proxy that the environment names.
 
     Raises:
         EndpointError: The endpoint refused.
     """
-    with requested(url, path, body) as response:
+    with requested(url, path, body, key) as response:
         return json.loads(response.read())
 
 
 @contextmanager
-def requested(url: str, path: str, body: Mapping[str, Any]) -> Generator[http.client.HTTPResponse]:
+def requested(
+    url: str, path: str, body: Mapping[str, Any], key: str | None = None
+) -> Generator[http.client.HTTPResponse]:
     """Give the open answer to a POST, so that it can be read while it is made.
 
     Raises:
@@ -155,7 +163,10 @@ def requested(url: str, path: str, body: Mapping[str, Any]) -> Generator[http.cl
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(str(parts.hostname), parts.port)
     with closing(connection):
-        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        connection.request("POST", path, json.dumps(body), headers)
         response = connection.getresponse()
         if response.status != http.client.OK:
             raise EndpointError(_reason(response.read(2000)))

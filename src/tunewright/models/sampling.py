@@ -12,7 +12,7 @@ class Sampling:
 
     Attributes:
         max_new_tokens: Tokens of an answer at most.
-        temperature: Divides the logits.
+        temperature: Divides the logits; 0: the most likely token each time.
         top_p: Probability mass sampled from.
     """
 

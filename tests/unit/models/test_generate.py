@@ -76,3 +76,26 @@ def test_an_answer_tells_its_tokens_and_whether_it_ended(tokenizer):
     assert answers(40) == answers(40)
     with pytest.raises(TimeUpError):
         answers(300, max_seconds=1e-6)
+
+
+def test_at_temperature_0_the_most_likely_token_is_taken(tokenizer):
+    """Against the argmax of one pass over question and answer together."""
+    import torch
+
+    model = load_model(resolve_model(TINY))
+    vocabulary = vocabulary_of(tokenizer)
+    ids = prompt_ids(CHAT, vocabulary)
+    question = len(ids)
+    with torch.inference_mode():
+        for _ in range(10):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    (answer,) = generate(
+        model,
+        tokenizer,
+        vocabulary,
+        [CHAT],
+        sampling=Sampling(10, 0, 1.0),
+        seed=1,
+        max_seconds=60,
+    )
+    assert answer.text == tokenizer.decode(ids[question:], skip_special_tokens=True)

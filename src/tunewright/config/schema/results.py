@@ -128,8 +128,23 @@ class ExportSection(Section):
 class ServeSection(Section):
     """OpenAI-compatible endpoint."""
 
-    host: str = Field(default="127.0.0.1", description="Address to bind.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to bind.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to bind; 0: any free one.")
+    engine: Literal["auto", "llama.cpp", "transformers", "vllm"] = Field(
+        default="auto",
+        description="What computes the answers; `auto`: llama.cpp for GGUF files, vLLM where it is "
+        "installed and there is a GPU, Transformers otherwise.",
+    )
+    max_model_len: int | None = Field(
+        default=None,
+        ge=16,
+        description="Tokens: question and answer together; unset: `export.num_ctx`. Never more than the "
+        "model was made for.",
+    )
+    allow_without_key: bool = Field(
+        default=False,
+        description="Bind an address that others can reach although no TUNEWRIGHT_API_KEY is set.",
+    )
 
 
 _REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)

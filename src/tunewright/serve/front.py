@@ -1,0 +1,301 @@
+"""The HTTP server before every engine: key, limits, validation, queue, and answers that stop when nobody waits."""
+
+import errno
+import http.server
+import json
+import select
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from tunewright.errors import failure
+from tunewright.events import SILENT, Listener
+from tunewright.serve import guard, replies
+from tunewright.serve.answering import Answering, Defaults, answering
+from tunewright.serve.asked import Asked, RefusedError, asked_chat, asked_text, parsed
+from tunewright.serve.engine import Engine
+from tunewright.serve.queue import GoneError, Queue
+
+MAX_BODY_BYTES = 4 * 2**20
+MAX_DRAINED_BYTES = 64 * 2**20
+"""Of a body that is too large so much is read, so that the refusal can be."""
+SECONDS = 60.0
+"""How long a connection may be silent."""
+CHAT, TEXT, MODELS, HEALTH = "/v1/chat/completions", "/v1/completions", "/v1/models", "/health"
+METHODS: Mapping[str, str] = {CHAT: "POST", TEXT: "POST", MODELS: "GET", HEALTH: "GET"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a front serves.
+
+    Attributes:
+        engine: Makes the answers.
+        model: Name of the model.
+        host: Address that is bound.
+        key: What requests have to show; None: nothing.
+        defaults: For requests that leave them out.
+        listener: Is told what fails here.
+        queue: One answer is made at a time.
+        created: Seconds since 1970.
+        ending: Set: no more answers.
+    """
+
+    engine: Engine
+    model: str
+    host: str
+    key: str | None
+    defaults: Defaults
+    listener: Listener = SILENT
+    queue: Queue = field(default_factory=Queue)
+    created: int = field(default_factory=lambda: int(time.time()))
+    ending: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def front(site: Site, port: int) -> Generator[str]:
+    """Give the URL under which an engine is served; it ends with the block.
+
+    Raises:
+        TunewrightError: E_PORT, the address cannot be bound.
+    """
+    server = _bound(site, port)
+    thread = threading.Thread(target=partial(server.serve_forever, 0.05), daemon=True)
+    thread.start()
+    name = f"[{site.host}]" if ":" in site.host else site.host
+    try:
+        yield f"http://{name}:{server.server_address[1]}"
+    finally:
+        site.ending.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _bound(site: Site, port: int) -> "Server":
+    try:
+        found = socket.getaddrinfo(
+            site.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return Server(site, found[0], found[4])
+    except OSError as error:
+        reason = "is in use" if error.errno == errno.EADDRINUSE else f"fails: {error.strerror}"
+        where = f"{site.host}:{port}"
+        raise failure("E_PORT", f"The address {reason}.", where=where) from error
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
+    """A thread for each connection; they end with the process."""
+
+    daemon_threads = True
+    block_on_close = False
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, site: Site, family: socket.AddressFamily, address: Any) -> None:
+        self.address_family = family
+        self.site = site
+        super().__init__(address, partial(Handler, site))
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tell what went wrong here; connections that break are nobody's fault."""
+        error = sys.exception()
+        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
+            self.site.listener.said(f"A request failed: {type(error).__name__}: {error}")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = SECONDS
+
+    def __init__(self, site: Site, *args: Any) -> None:
+        self.site = site
+        super().__init__(*args)
+
+    def do_GET(self) -> None:  # noqa: D102 - the name is the base's
+        self._handle("GET")
+
+    def do_POST(self) -> None:  # noqa: D102
+        self._handle("POST")
+
+    def version_string(self) -> str:
+        """Return what the header Server says: no versions."""
+        return "tunewright"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep no record of who asked what."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what is not HTTP, or has another method."""
+        self.close_connection = True
+        text = message or HTTPStatus(code).phrase
+        self._json(code, replies.error(RefusedError(f"{text}.", status=code)))
+
+    def _handle(self, method: str) -> None:
+        try:
+            self._route(method)
+        except RefusedError as refused:
+            self._json(refused.status, replies.error(refused))
+        except (GoneError, ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def _route(self, method: str) -> None:
+        path = self.path.partition("?")[0]
+        body = self._body() if method == "POST" else b""
+        if path == HEALTH and method == "GET":
+            self._json(200, {"status": "ok"})
+            return
+        self._require_allowed()
+        known = METHODS.get(path) or ("GET" if path.startswith(f"{MODELS}/") else None)
+        if known is None:
+            raise RefusedError("There is no such path here.", status=404)
+        if known != method:
+            raise RefusedError(f"{path} is asked by {known}.", status=405)
+        if method == "GET":
+            self._models(path)
+            return
+        asked = parsed(body)
+        if path == CHAT:
+            self._answer(asked_chat(asked, max_messages=self.site.engine.context))
+        else:
+            self._answer(asked_text(asked))
+
+    def _require_allowed(self) -> None:
+        """Refuse who has no key, and pages of other sites where none is asked for.
+
+        Raises:
+            RefusedError: 401 or 403.
+        """
+        site = self.site
+        if not guard.shows_key(self.headers.get("Authorization"), site.key):
+            message = "The API key is missing or wrong."
+            raise RefusedError(message, status=401, code="invalid_api_key")
+        hosts = self.headers.get_all("Host", [])
+        if site.key is None and guard.is_local(site.host) and not guard.names_us(hosts, site.host):
+            raise RefusedError("The Host header is not a name of this machine.", status=403)
+
+    def _models(self, path: str) -> None:
+        site = self.site
+        if path == MODELS:
+            self._json(200, replies.models([site.model], site.created))
+        elif path == f"{MODELS}/{site.model}":
+            self._json(200, replies.model(site.model, site.created))
+        else:
+            raise self._no_model()
+
+    def _no_model(self) -> RefusedError:
+        message = f"There is no such model here: this is '{self.site.model}'."
+        return RefusedError(message, status=404, param="model", code="model_not_found")
+
+    def _body(self) -> bytes:
+        """Return the body of a request.
+
+        Raises:
+            RefusedError: It has no length, is too large, ends early, or is not said to be JSON.
+        """
+        lengths = self.headers.get_all("Content-Length", [])
+        if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit():
+            self.close_connection = True
+            raise RefusedError("Content-Length is missing.", status=411)
+        size = int(lengths[0][:20])
+        if "Transfer-Encoding" in self.headers:
+            self.close_connection = True
+            raise RefusedError("Content-Length and Transfer-Encoding exclude each other.")
+        if size > MAX_BODY_BYTES:
+            self.close_connection = True
+            self._drain(size)
+            limit = f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            raise RefusedError(limit, status=413)
+        body = self.rfile.read(size)
+        if len(body) < size:
+            raise GoneError
+        # Pages of other sites may send any other type without asking first.
+        if self.headers.get_content_type() != "application/json":
+            raise RefusedError("Content-Type is not application/json.", status=415)
+        return body
+
+    def _drain(self, size: int) -> None:
+        left = min(size, MAX_DRAINED_BYTES)
+        until = time.monotonic() + SECONDS
+        while left > 0 and time.monotonic() < until:
+            read = self.rfile.read1(min(left, 2**16))
+            if not read:
+                return
+            left -= len(read)
+
+    def _wanted(self) -> bool:
+        """Return whether the client is still there."""
+        if self.site.ending.is_set():
+            return False
+        try:
+            if not select.select([self.connection], [], [], 0)[0]:
+                return True
+            return self.connection.recv(1, socket.MSG_PEEK) != b""
+        except (OSError, ValueError):
+            return False
+
+    def _answer(self, asked: Asked) -> None:
+        """Answer as soon as it is the request's turn."""
+        site = self.site
+        if asked.model not in (None, site.model):
+            raise self._no_model()
+        made = answering(asked, site.engine, site.model, site.defaults)
+        with site.queue.turn(self._wanted):
+            try:
+                if asked.stream:
+                    self._stream(made)
+                else:
+                    self._json(200, made.whole(self._wanted))
+            except (RuntimeError, OSError) as error:
+                if isinstance(error, ConnectionError | TimeoutError):
+                    raise
+                site.listener.said(f"An answer failed: {error}")
+                refused = RefusedError("The answer failed; the server says why.", status=500)
+                if not asked.stream or not made.begun:
+                    raise refused from error
+                self._event(replies.error(refused))
+                self.close_connection = True
+
+    def _stream(self, made: Answering) -> None:
+        """Send an answer piece by piece."""
+        with closing(made.events(self._wanted)) as events:
+            first = next(events)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Cache-Control", "no-cache")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self._event(first)
+            for event in events:
+                self._event(event)
+        self._chunk(b"data: [DONE]\n\n")
+        self._chunk(b"")
+
+    def _event(self, value: Mapping[str, Any]) -> None:
+        self._chunk(b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n")
+
+    def _chunk(self, data: bytes) -> None:
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def _json(self, status: int, value: Mapping[str, Any]) -> None:
+        data = json.dumps(value, ensure_ascii=False).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        if status == HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(data)

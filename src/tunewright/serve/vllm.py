@@ -1,0 +1,93 @@
+"""The command that serves a model with vLLM, and what vLLM cannot serve. Pure.
+
+Source: vLLM's documentation of `vllm serve` and of LoRA adapters: https://docs.vllm.ai
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tunewright.serve.servable import AdapterModel, FolderModel
+
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` can be."""
+TEMPLATE = "chat_template.jinja"
+KEY = "VLLM_API_KEY"
+"""Environment variable from which vLLM takes its key: a command line can be read by others."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how long.
+
+    Attributes:
+        host: Address to bind.
+        port: Port to bind.
+        context: Tokens of question and answer together.
+    """
+
+    host: str
+    port: int
+    context: int
+
+
+def command(
+    model: AdapterModel | FolderModel, settings: Mapping[str, Any], place: Place
+) -> list[str]:
+    """Return the words of the command; the base's folder or Hub name comes first.
+
+    The tokenizer and the chat template are those of training, whatever the base has.
+
+    Args:
+        model: An adapter, or a model in a folder.
+        settings: The adapter's `adapter_config.json`; empty for a folder.
+        place: Where it is served.
+    """
+    words = ["vllm", "serve"]
+    if isinstance(model, AdapterModel):
+        words += [model.base, "--tokenizer", str(model.path)]
+        words += ["--revision", model.revision] if model.revision else []
+        words += ["--enable-lora", "--max-lora-rank", str(_rank(settings))]
+        words += ["--lora-modules", f"{model.name}={model.path}"]
+        words += ["--quantization", "bitsandbytes"] if model.in_4_bits else []
+    else:
+        words += [str(model.path), "--served-model-name", model.name]
+    template = model.path / TEMPLATE
+    words += ["--chat-template", str(template)] if template.is_file() else []
+    words += ["--max-model-len", str(place.context)]
+    return [*words, "--host", place.host, "--port", str(place.port)]
+
+
+def unfit(model: AdapterModel | FolderModel, settings: Mapping[str, Any]) -> list[str]:
+    """Return what of a model vLLM cannot serve, in words; nothing: it can.
+
+    Args:
+        model: An adapter, or a model in a folder.
+        settings: The adapter's `adapter_config.json`; empty for a folder.
+    """
+    if isinstance(model, FolderModel):
+        return []
+    found: list[str] = []
+    if model.checkpoint:
+        found.append("A checkpoint of a training is no folder that vLLM can load")
+    if settings.get("use_dora"):
+        found.append("The adapter is DoRA, which vLLM does not compute")
+    if settings.get("modules_to_save"):
+        names = ", ".join(settings["modules_to_save"])
+        found.append(f"The adapter has modules that were trained whole ({names})")
+    if settings.get("trainable_token_indices"):
+        found.append("The adapter has tokens that were trained")
+    if settings.get("bias", "none") != "none" or settings.get("lora_bias"):
+        found.append("The adapter has trained biases")
+    if _largest(settings) > RANKS[-1]:
+        found.append(f"The adapter's rank is {_largest(settings)}, over {RANKS[-1]}")
+    return found
+
+
+def _largest(settings: Mapping[str, Any]) -> int:
+    own: Mapping[str, int] = settings.get("rank_pattern") or {}
+    return max([int(settings.get("r", RANKS[0])), *own.values()])
+
+
+def _rank(settings: Mapping[str, Any]) -> int:
+    return next((rank for rank in RANKS if rank >= _largest(settings)), RANKS[-1])

@@ -1,0 +1,308 @@
+"""The server before the engines, over an engine that answers as it is told: RELIABILITY.md W11, and who may ask."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+
+from tunewright.errors import failure
+from tunewright.serve import front as front_module
+from tunewright.serve.answering import Defaults
+from tunewright.serve.engine import Options, Token
+from tunewright.serve.front import MAX_BODY_BYTES, Site, front
+
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class Echo:
+    """An engine whose tokens are characters: it says what it read, and counts how far it came."""
+
+    context: int = 64
+    vocabulary_size: int = 0x110000
+    seconds: float = 0.0
+    fails: type[Exception] | None = None
+    made: int = 0
+    closed: threading.Event = field(default_factory=threading.Event)
+    options: list[Options] = field(default_factory=list)
+
+    def read(self, messages):
+        if any("forbidden" in m["content"] for m in messages):
+            raise failure("E_TEMPLATE", "The chat template fails: no.", where="chat_template")
+        return [ord(c) for m in messages for c in m["content"]]
+
+    def read_text(self, text):
+        return [ord(c) for c in text]
+
+    def answer(self, ids, options):
+        self.options.append(options)
+        try:
+            for number, token in enumerate([*ids, 0][: options.max_tokens]):
+                if self.fails and number == 2:
+                    raise self.fails("out of memory at 0x7f")
+                time.sleep(self.seconds)
+                self.made += 1
+                yield Token(token, chr(token) if token else "", ends=not token)
+        finally:
+            self.closed.set()
+
+
+@pytest.fixture
+def engine():
+    return Echo()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def serving(engine, said):
+    """A function that gives the URL of a server with these settings."""
+    from contextlib import ExitStack
+
+    class Listener:
+        def started(self, stage, total, unit): ...
+        def advanced(self, done, detail): ...
+        def said(self, text):
+            said.append(text)
+
+    with ExitStack() as stack:
+
+        def serve(key=None, host="127.0.0.1"):
+            site = Site(engine, "echo", host, key, Defaults(0.7, 0.8), Listener())
+            return stack.enter_context(front(site, 0))
+
+        yield serve
+
+
+def ask(url, method="POST", path="/v1/chat/completions", body=None, headers=None):
+    """Return status, headers and the JSON body of an answer."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
+    connection.request(method, path, data, JSON if headers is None else headers)
+    response = connection.getresponse()
+    raw = response.read()
+    connection.close()
+    return response, json.loads(raw)
+
+
+def client_of(url, key="none"):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+
+
+def test_the_official_client_is_answered(serving, engine):
+    with client_of(serving()) as client:
+        assert [m.id for m in client.models.list()] == ["echo"]
+        assert client.models.retrieve("echo").owned_by == "tunewright"
+        whole = client.chat.completions.create(model="echo", **HELLO)
+        assert whole.choices[0].message.content == "Hello"
+        assert whole.choices[0].finish_reason == "stop"
+        assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (5, 6)
+        parts = list(client.chat.completions.create(model="echo", stream=True, **HELLO))
+        assert [p.choices[0].delta.content for p in parts] == ["", *"Hello", None]
+        assert parts[-1].choices[0].finish_reason == "stop"
+        text = client.completions.create(model="echo", prompt="Hello", max_tokens=3)
+        assert (text.choices[0].text, text.choices[0].finish_reason) == ("Hel", "length")
+    assert engine.options[0] == Options(max_tokens=59, temperature=0.7, top_p=0.8)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "word"),
+    [
+        (b"{", 400, "JSON"),
+        (b"", 400, "JSON"),
+        (b"\xff\xfe", 400, "UTF-8"),
+        (b"[" * 200_000, 400, "nested"),
+        (b'{"messages": [], "temperature": NaN}', 400, "NaN"),
+        (HELLO | {"temperature": -1}, 400, "temperature"),
+        (HELLO | {"max_tokens": -1}, 400, "max_tokens"),
+        (HELLO | {"n": 2}, 400, "'n'"),
+        (HELLO | {"model": "gpt"}, 404, "no such model"),
+        (HELLO | {"chat_template": "{{ x }}"}, 400, "template"),
+        (HELLO | {"chat_template_kwargs": {"x": 1}}, 400, "template"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "role"),
+        ({"messages": [{"role": "user", "content": "forbidden"}]}, 400, "template"),
+        ({"messages": [{"role": "user", "content": "x" * 64}]}, 400, "context"),
+        ({"messages": [{"role": "user", "content": "x"}] * 10_000}, 400, "context"),
+        ({"messages": [{"role": "user", "content": "x"}] * 1_000_000}, 413, "larger"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_malformed_requests_get_errors_in_the_shape_of_openai(serving, engine, body, status, word):
+    response, answer = ask(serving(), body=body)
+    assert response.status == status
+    assert set(answer) == {"error"}
+    assert set(answer["error"]) == {"message", "type", "param", "code"}
+    assert word in answer["error"]["message"]
+    assert "Traceback" not in json.dumps(answer)
+    assert ".py" not in json.dumps(answer)
+    assert engine.made == 0
+
+
+def test_requests_that_are_no_http_or_go_elsewhere(serving):
+    url = serving()
+    assert ask(url, "GET", "/")[0].status == 404
+    assert ask(url, "GET", "/v1/../../etc/passwd")[0].status == 404
+    assert ask(url, "POST", "/v1/embeddings", {})[0].status == 404
+    assert ask(url, "GET", "/v1/chat/completions")[0].status == 405
+    assert ask(url, "POST", "/v1/models", {})[0].status == 405
+    assert ask(url, "GET", "/v1/models/other")[0].status == 404
+    response, answer = ask(url, "DELETE", "/v1/models/echo")
+    assert response.status == 501
+    assert answer["error"]["type"] == "server_error"
+    assert "Python" not in response.getheader("Server")
+    for raw in (b"NONSENSE\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"):
+        with socket.create_connection(urlsplit(url).netloc.split(":")) as stream:
+            stream.sendall(raw)
+            assert b'{"error"' in stream.recv(4096)
+
+
+def test_bodies_without_a_sure_length_are_refused(serving):
+    url = serving()
+    for headers, status in (
+        ("Content-Length: x", 411),
+        ("Transfer-Encoding: chunked", 411),
+        ("Content-Length: 2\r\nContent-Length: 4", 411),
+        ("Content-Length: 2\r\nTransfer-Encoding: chunked", 400),
+        ("Content-Length: -5", 411),
+    ):
+        with socket.create_connection(urlsplit(url).netloc.split(":")) as stream:
+            head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{{}}"
+            stream.sendall(head.encode())
+            assert f"HTTP/1.1 {status}".encode() in stream.recv(4096)
+
+
+def test_a_body_that_is_too_large_is_refused_and_the_server_lives(serving, monkeypatch):
+    url = serving()
+    body = b'{"messages": "' + b"x" * MAX_BODY_BYTES + b'"}'
+    assert ask(url, body=body)[0].status == 413
+    assert ask(url, body=HELLO)[0].status == 200
+
+
+def test_other_pages_cannot_ask(serving):
+    """No page may read an answer; what a page may send unasked, and by whose name, is refused."""
+    url = serving()
+    evil = {"Origin": "http://evil.example"}
+    response, _ = ask(url, body=HELLO, headers=JSON | evil)
+    assert response.getheader("Access-Control-Allow-Origin") is None
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        assert ask(url, body=HELLO, headers={"Content-Type": kind} | evil)[0].status == 415
+    for host in ("evil.example", "127.0.0.1.nip.io", "localhost.evil.example:80"):
+        assert ask(url, body=HELLO, headers=JSON | {"Host": host})[0].status == 403
+        assert ask(url, "GET", "/v1/models", headers={"Host": host})[0].status == 403
+    response, _ = ask(url, "OPTIONS", headers=evil)
+    assert response.status == 501
+    assert response.getheader("Access-Control-Allow-Origin") is None
+
+
+def test_the_key_is_asked_for_everywhere_but_at_health(serving):
+    url = serving("sesame")
+    for key in ("none", "sesam", "sesame2"):
+        with client_of(url, key) as client:
+            with pytest.raises(openai.AuthenticationError) as caught:
+                client.chat.completions.create(model="echo", **HELLO)
+            assert caught.value.code == "invalid_api_key"
+            with pytest.raises(openai.AuthenticationError):
+                client.models.list()
+    with client_of(url, "sesame") as client:
+        assert client.chat.completions.create(model="echo", **HELLO).choices
+    assert ask(url, "GET", "/health")[1] == {"status": "ok"}
+    assert ask(url, "GET", "/v1/models?api_key=sesame")[0].status == 401
+    assert ask(url, body=b"{", headers=JSON)[0].status == 401
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_ends_the_generation(serving, engine, stream):
+    engine.seconds, engine.context = 0.02, 4000
+    parts = urlsplit(serving())
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    long = {"messages": [{"role": "user", "content": "x" * 1000}], "stream": stream}
+    connection.request("POST", "/v1/chat/completions", json.dumps(long), JSON)
+    while engine.made < 3:
+        time.sleep(0.01)
+    connection.sock.close()
+    connection.close()
+    assert engine.closed.wait(5)
+    assert engine.made < 400
+
+
+def test_one_that_waits_and_goes_away_is_never_answered(serving, engine):
+    engine.seconds, engine.context = 0.02, 4000
+    url = serving()
+    parts = urlsplit(url)
+    first = threading.Thread(
+        target=ask,
+        args=(url,),
+        kwargs={"body": {"messages": [{"role": "user", "content": "x" * 40}]}},
+    )
+    first.start()
+    while not engine.made:
+        time.sleep(0.01)
+    second = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    second.request("POST", "/v1/chat/completions", json.dumps(HELLO), JSON)
+    time.sleep(0.1)
+    second.sock.close()
+    second.close()
+    first.join()
+    assert ask(url, body={"messages": [{"role": "user", "content": "z"}]})[0].status == 200
+    assert [o.max_tokens for o in engine.options] == [4000 - 40, 4000 - 1]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_engine_that_fails_is_told_here_and_not_there(serving, engine, said, stream):
+    engine.fails = RuntimeError
+    url = serving()
+    with (
+        client_of(url) as client,
+        pytest.raises(openai.APIError, match="server says why") as caught,
+    ):
+        answer = client.chat.completions.create(model="echo", stream=stream, **HELLO)
+        list(answer if stream else ())
+    assert "0x7f" not in str(caught.value)
+    assert said == ["An answer failed: out of memory at 0x7f"]
+    engine.fails = None
+    assert ask(url, body=HELLO)[0].status == 200
+
+
+def test_a_fault_of_ours_is_told_here_and_the_server_lives(serving, engine, said):
+    url = serving()
+    engine.fails = LookupError
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(url, body=HELLO)
+    assert said == ["A request failed: LookupError: out of memory at 0x7f"]
+    engine.fails = None
+    assert ask(url, body=HELLO)[0].status == 200
+
+
+def test_a_connection_that_says_nothing_is_closed(serving, monkeypatch):
+    monkeypatch.setattr(front_module.Handler, "timeout", 0.2)
+    with socket.create_connection(urlsplit(serving()).netloc.split(":")) as stream:
+        stream.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+        )
+        stream.settimeout(5)
+        assert stream.recv(100) == b""
+
+
+def test_ipv6(serving):
+    url = serving(host="::1")
+    assert url.startswith("http://[::1]:")
+    assert ask(url, "GET", "/v1/models")[0].status == 200
+
+
+def test_the_server_ends_with_its_block(engine):
+    site = Site(engine, "echo", "127.0.0.1", None, Defaults(0.7, 0.8))
+    with front(site, 0) as url:
+        assert ask(url, "GET", "/health")[0].status == 200
+    with pytest.raises(ConnectionRefusedError):
+        ask(url, "GET", "/health")
