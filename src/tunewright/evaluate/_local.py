@@ -20,12 +20,11 @@ from tunewright.events import Listener
 from tunewright.models._generate import generate
 from tunewright.models._load import (
     device,
-    grow,
+    fit_rows,
     in_4_bits,
     load_model,
     load_tokenizer,
     load_tuned,
-    rows_needed,
     vocabulary_of,
 )
 from tunewright.models._weights import ADAPTER, SETTINGS
@@ -121,7 +120,7 @@ def load_alone(
     reads = load_tokenizer(tokenizer)
     model = load_model(folder, **options)
     if (tokenizer / SETTINGS).is_file():
-        grow(model, rows_needed(tokenizer))
+        fit_rows(model, tokenizer)
     return Local(name, model, reads, vocabulary_of(reads), sampling)
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -14,6 +14,11 @@ QuantizationType = Literal["F32", "F16", "BF16", "Q8_0"]
 class MergeSection(Section):
     """Adapter into base."""
 
+    checkpoint: Literal["auto"] | Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Which state of the training: unset, the run's adapter; `auto`, of the adapter and the "
+        "checkpoints that are kept the one with the lowest eval loss; a number, the checkpoint of that step.",
+    )
     max_mean_kl: float = Field(
         default=1e-3,
         gt=0,
