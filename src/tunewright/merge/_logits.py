@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from tunewright.models._load import (
     device,
@@ -113,7 +112,7 @@ def held_out_ids(rows: Path, tokenizer: Path, max_length: int) -> list[list[int]
 
 
 @torch.inference_mode()
-def _logits(model: PreTrainedModel | Any, ids: list[list[int]]) -> torch.Tensor:
+def _logits(model: Any, ids: list[list[int]]) -> torch.Tensor:
     """Return the logits of all positions of all rows, on the CPU."""
     where = device()
     if not getattr(model, "is_quantized", False):

@@ -22,7 +22,7 @@ from tunewright.merge.choice import Candidate, Choice, choose
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
 from tunewright.models._load import resolve_model
 from tunewright.models._weights import check_adapter, shapes_of
-from tunewright.models.lora import EMBEDDING
+from tunewright.models.lora import EMBEDDING, read_lora
 
 CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
 TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
@@ -80,6 +80,7 @@ def merge_folder(
             tokenizer.
     """
     settings = _base_config(base)
+    read_lora(adapter)
     check_adapter(adapter, shapes_of(base))
     work = work_of(base, adapter, tied=bool(settings.get("tie_word_embeddings")))
     _require_rows(work, [tokenizer or adapter, base])

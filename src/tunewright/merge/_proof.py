@@ -8,7 +8,7 @@ time.
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from tunewright.merge._shards import (
     shards_of,
 )
 from tunewright.models._weights import ADAPTER
-from tunewright.models.lora import EMBEDDING, HEAD, PREFIX
+from tunewright.models.lora import EMBEDDING, HEAD, PREFIX, replaced_by
 
 NAME = "default"
 BLOCK = 2**22
@@ -176,10 +176,25 @@ def _references(merged: Path, adapter: Path, base: Path) -> dict[str, Reference]
             found[f"{path}.weight"] = _of_tokens(module)
     for name, value in model.named_parameters(remove_duplicate=False):
         # Weights of the base's own modules are there only if the adapter brought them.
-        plain = name.removeprefix(PREFIX)
-        if not value.is_meta and "lora_" not in name and "." + NAME not in name:
-            found.setdefault(plain.replace(".base_layer.", "."), _given(value))
-    return found
+        plain = replaced_by(name)
+        if plain and not _is_absent(value) and "lora_" not in name and "." + NAME not in name:
+            found.setdefault(plain, _given(value))
+    return found | _tied(model, found)
+
+
+def _tied(model: PeftModel, found: Mapping[str, Reference]) -> dict[str, Reference]:
+    """Return references of embedding and head where the weight of both came with the adapter of one."""
+    ends = {EMBEDDING: model.get_input_embeddings(), HEAD: model.get_output_embeddings()}
+    own = {n: found[n].loaded for n, m in ends.items()
+           if n in found and not isinstance(m, ModulesToSaveWrapper)}  # fmt: skip
+    given = next((weight for weight in own.values() if weight is not None), None)
+    if given is None or not model.config.tie_word_embeddings:
+        return {}
+    return {
+        name: replace(found.get(name, _given(given)), loaded=given)
+        for name, module in ends.items()
+        if not isinstance(module, ModulesToSaveWrapper)
+    }
 
 
 def _without_weights(merged: Path, adapter: Path, base: Path) -> PeftModel:
@@ -189,13 +204,25 @@ def _without_weights(merged: Path, adapter: Path, base: Path) -> PeftModel:
     config.vocab_size = rows
     settings = PeftConfig.from_pretrained(str(adapter))
     settings.inference_mode = True
-    with warnings.catch_warnings(), torch.device("meta"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        # One zero in every place: PEFT would take its own weights away again from a base that has none.
+        places = {name: torch.zeros(()).expand(x.shape) for name, x in model.state_dict().items()}
+        model.load_state_dict(places, assign=True)
+        model.tie_weights()
         tuned = PeftModel(model, settings, low_cpu_mem_usage=True)
         tensors = load_file(adapter / ADAPTER)
+        # PEFT turns the rest of a layer's adapter into the precision of a weight that comes with it.
+        tensors = {n: x.float() if ".base_layer." in n else x for n, x in tensors.items()}
         set_peft_model_state_dict(tuned, tensors, low_cpu_mem_usage=True)
     return tuned.eval()
+
+
+def _is_absent(weight: torch.Tensor) -> bool:
+    """Tell whether a weight only holds a place."""
+    return weight.is_meta or weight.untyped_storage().nbytes() < weight.nbytes
 
 
 def _given(value: torch.Tensor) -> Reference:
@@ -209,13 +236,13 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
 
 def _of_lora(path: str, layer: Any) -> dict[str, Reference]:
     inner = layer.get_base_layer()
-    own = None if inner.weight.is_meta else inner.weight.detach()
+    own = None if _is_absent(inner.weight) else inner.weight.detach()
     dora = bool(layer.use_dora.get(NAME))
     embeds = isinstance(layer, LoraEmbedding)
     make = _embedding_rows(layer) if embeds else _linear_rows(layer)
     found = {f"{path}.weight": Reference(make, loaded=own, whole=embeds and dora)}
     if layer.lora_bias.get(NAME):
-        bias = None if inner.bias.is_meta else inner.bias.detach()
+        bias = None if _is_absent(inner.bias) else inner.bias.detach()
         found[f"{path}.bias"] = Reference(_bias_rows(layer), loaded=bias)
     return found
 
@@ -276,7 +303,7 @@ def _of_tokens(wrapper: Any) -> Reference:
     numbers = list(layer.token_indices[NAME])
     delta = layer.trainable_tokens_delta[NAME].detach().float()
     inner = layer.get_base_layer()
-    own = None if inner.weight.is_meta else inner.weight.detach()
+    own = None if _is_absent(inner.weight) else inner.weight.detach()
 
     def rows(weight: torch.Tensor, first: int, end: int) -> torch.Tensor:
         here = [at for at, number in enumerate(numbers) if first <= number < end]

@@ -4,9 +4,8 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from io import RawIOBase
+from io import BufferedIOBase, RawIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -20,6 +19,7 @@ DTYPES = {
     "BF16": torch.bfloat16,
 }
 CHUNK_BYTES = 2**23
+Stream = RawIOBase | BufferedIOBase
 Bytes = bytes | memoryview
 ALIGNMENT = 8
 """Bytes; the header ends at a multiple of it. Source: the format's description."""
@@ -86,9 +86,7 @@ def places_in(files: Iterable[Path]) -> dict[str, Place]:
     return found
 
 
-def read_rows(
-    stream: BinaryIO, place: Place, first: int = 0, end: int | None = None
-) -> torch.Tensor:
+def read_rows(stream: Stream, place: Place, first: int = 0, end: int | None = None) -> torch.Tensor:
     """Return rows of a tensor, in its own precision.
 
     Raises:
@@ -97,7 +95,7 @@ def read_rows(
     end = place.rows if end is None else end
     data = torch.empty((end - first) * place.row_bytes, dtype=torch.uint8)
     stream.seek(place.begin + first * place.row_bytes)
-    left = memoryview(data.numpy())
+    left = data.numpy().data
     while left:
         count = stream.readinto(left)
         if not count:
@@ -113,7 +111,7 @@ def read_tensor(place: Place) -> torch.Tensor:
         return read_rows(stream, place)
 
 
-def raw_chunks(stream: BinaryIO, place: Place) -> Iterator[Bytes]:
+def raw_chunks(stream: Stream, place: Place) -> Iterator[Bytes]:
     """Give the bytes of a tensor, a stretch at a time."""
     stream.seek(place.begin)
     left = place.size_bytes
@@ -125,7 +123,7 @@ def raw_chunks(stream: BinaryIO, place: Place) -> Iterator[Bytes]:
         yield data
 
 
-def mean_row(stream: BinaryIO, place: Place) -> torch.Tensor:
+def mean_row(stream: Stream, place: Place) -> torch.Tensor:
     """Return the mean of a tensor's rows in float64."""
     step = max(1, CHUNK_BYTES // max(place.row_bytes, 1))
     total = torch.zeros(place.stored.shape[1:], dtype=torch.float64)
@@ -180,7 +178,7 @@ def with_rows(stored: Stored, rows: int) -> Stored:
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor as they are stored."""
-    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy())
+    return tensor.contiguous().view(-1).view(torch.uint8).numpy().data
 
 
 def write_index(folder: Path, files: Mapping[str, Iterable[str]], total_bytes: int) -> None:

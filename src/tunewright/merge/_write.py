@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 
@@ -15,6 +14,7 @@ from tunewright.merge._shards import (
     INDEX,
     Bytes,
     Place,
+    Stream,
     bytes_of,
     mean_row,
     places_in,
@@ -137,7 +137,7 @@ def _contents(work: Work, name: str, shape: tuple[int, ...]) -> Iterator[Bytes]:
             yield bytes_of(block)
 
 
-def _rows_of(stream: BinaryIO, place: Place) -> Callable[[int, int], torch.Tensor]:
+def _rows_of(stream: Stream, place: Place) -> Callable[[int, int], torch.Tensor]:
     """Return what gives rows of a tensor; those beyond its last are the mean of all."""
 
     @cache

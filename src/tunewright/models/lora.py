@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tunewright.errors import Problem, TunewrightError
 
@@ -14,6 +14,7 @@ PREFIX = "base_model.model."
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
+_Value = TypeVar("_Value")
 
 _OTHER_FORMULA = (
     "target_parameters",
@@ -25,7 +26,6 @@ _OTHER_FORMULA = (
     "kasa_config",
     "monteclora_config",
     "velora_config",
-    "megatron_config",
     "fan_in_fan_out",
 )
 """Options under which an adapter is more than W + s B A, or belongs to models of another kind."""
@@ -150,11 +150,19 @@ def read_lora(adapter: Path) -> Lora:
         TunewrightError: E_ARTIFACT_INVALID for each feature of the adapter that merging does not know.
     """
     file = adapter / "adapter_config.json"
-    data = json.loads(file.read_text(encoding="utf-8"))
-    problems = [_problem(reason, file, fix) for reason, fix in _unknown(data)]
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+        problems = [_problem(reason, file, fix) for reason, fix in _unknown(data)]
+        found = lora_of(data)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message, fix = (
+            "adapter_config.json cannot be read.",
+            "Train again, or name another adapter.",
+        )
+        raise TunewrightError([_problem(message, file, fix)]) from error
     if problems:
         raise TunewrightError(problems)
-    return lora_of(data)
+    return found
 
 
 def lora_of(data: Mapping[str, Any]) -> Lora:
@@ -187,30 +195,18 @@ def changes_of(lora: Lora, adapter: Shapes, base: Shapes, *, tied: bool, where: 
     Raises:
         TunewrightError: E_ARTIFACT_INVALID for everything that does not fit.
     """
-    modules, plain, reasons = _sorted_out(adapter)
+    found, reasons = _found(lora, adapter)
     embedding = base.get(EMBEDDING)
     known = dict(base) | ({HEAD: embedding} if tied and embedding else {})
-    found: dict[str, Change] = {}
-    for tensor, name in plain.items():
-        if tensor in known:
-            found[tensor] = Change(tensor, whole=name)
-        else:
-            reasons.append(f"'{name}' fits no tensor of the base")
-    for module, parts in modules.items():
-        weight = f"{module}.weight"
-        changes, wrong = _of_module(lora, module, parts, adapter, found)
-        reasons += wrong
-        if weight not in known:
-            reasons.append(f"'{module}' fits no tensor of the base")
-        elif "lora_B.bias" in parts and f"{module}.bias" not in known:
-            reasons.append(f"'{module}' has a bias in the adapter and none in the base")
-        found |= changes
     rows = _rows(found, adapter, embedding[0] if embedding else 0)
     for tensor, change in found.items():
         wanted = known.get(tensor)
-        if wanted and tensor in (EMBEDDING, HEAD):
+        if wanted is None:
+            reasons.append(f"'{tensor}' is changed by the adapter, and is no tensor of the base")
+            continue
+        if tensor in (EMBEDDING, HEAD):
             wanted = (max(rows, wanted[0]), *wanted[1:])
-        reasons += _misfits(tensor, change, adapter, wanted) if wanted else []
+        reasons += _misfits(tensor, change, adapter, wanted)
     if reasons:
         fix = "Merge into the base that the adapter was trained on."
         raise TunewrightError(_problem(f"{reason}.", where, fix) for reason in reasons)
@@ -230,14 +226,33 @@ def rows_of(adapter: Shapes, lora: Lora, have: int) -> int:
     The adapter's own where it holds a whole one, or LoRA's for one; where it holds single rows beyond the
     base's, a multiple of 64 or 8 where the base's is one, since kernels are faster then.
     """
-    modules, plain, _ = _sorted_out(adapter)
+    return _rows(_found(lora, adapter)[0], adapter, have)
+
+
+def _found(lora: Lora, adapter: Shapes) -> tuple[dict[str, Change], list[str]]:
+    """Return the change of each tensor that the adapter names, and what is wrong with the adapter itself."""
+    modules, plain, reasons = _sorted_out(adapter)
     found = {tensor: Change(tensor, whole=name) for tensor, name in plain.items()}
     for module, parts in modules.items():
-        found |= _of_module(lora, module, parts, adapter, found)[0]
-    return _rows(found, adapter, have)
+        changes, wrong = _of_module(lora, module, parts, adapter, found)
+        found |= changes
+        reasons += wrong
+    return found, reasons
 
 
-def _first[T](patterns: Mapping[str, T], module: str, default: T) -> T:
+def replaced_by(name: str) -> str | None:
+    """Return the base's tensor that a whole tensor of an adapter replaces.
+
+    None for what PEFT saves once more where it finds that the vocabulary has grown: the copy that is trained
+    whole is there under its module's own name, and what it is a copy of is not used.
+    """
+    own = name.removeprefix(PREFIX)
+    if ".original_module." in own or ".modules_to_save." in own:
+        return None
+    return own.replace(".token_adapter.base_layer.", ".").replace(".base_layer.", ".")
+
+
+def _first(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
     """Return the value of the first pattern that matches the end of a path. Source: PEFT's get_pattern_key."""
     for pattern, value in patterns.items():
         if re.match(rf"(.*\.)?({pattern})$", module):
@@ -251,7 +266,7 @@ def _problem(reason: str, where: Path, fix: str) -> Problem:
 
 def _unknown(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Give each reason against merging that the settings hold, and what to do."""
-    if data.get("peft_type") != "LORA":
+    if data["peft_type"] != "LORA":
         yield "It is not a LoRA adapter.", "Name a LoRA adapter."
         return
     for key in _OTHER_FORMULA:
@@ -287,8 +302,8 @@ def _sorted_out(
         elif "lora_" in own:
             reasons.append(f"'{name}' is a part of LoRA that merging does not know")
         else:
-            tensor = own.replace(".base_layer.", ".").replace(".modules_to_save.", ".")
-            plain[tensor] = name
+            tensor = replaced_by(name)
+            plain |= {tensor: name} if tensor else {}
     return modules, plain, reasons
 
 
@@ -328,7 +343,9 @@ def _of_module(
     if _MAGNITUDE in parts:
         change = replace(change, magnitude=parts[_MAGNITUDE])
     if _TOKENS in parts:
-        change = replace(change, rows=lora.tokens_of(module), delta=parts[_TOKENS])
+        # A tied head has the embedding's, which are saved twice where the vocabulary has grown.
+        own = lora.tokens_of(module) or lora.tokens_of(_module(EMBEDDING))
+        change = replace(change, rows=own, delta=parts[_TOKENS])
         if change.pair:
             reasons.append(f"'{module}' has LoRA and single rows, which PEFT does not combine")
     found = {weight: change}
@@ -440,6 +457,8 @@ def _both(lora: Lora, one: Change, head: Change) -> tuple[tuple[str, str, bool],
             return None
         (a, b), (head_a, head_b) = one.pair, head.pair
         return (*alike, (a, head_b, True), (b, head_a, True))
+    if one.delta and head.delta and one.rows == head.rows:
+        return (*alike, (one.delta, head.delta, False))
     if one.pair or head.pair or one.delta or head.delta:
         return None
     copied = lora.is_whole(_module(EMBEDDING)) or lora.is_whole(_module(HEAD))
