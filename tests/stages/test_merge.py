@@ -105,6 +105,22 @@ def test_16_bits_are_rounded_once(tmp_path, dtype, feature):
         assert inside.all(), name
 
 
+def test_peft_rounds_twice_where_it_merges_safely(tmp_path):
+    """In bfloat16 the update is rounded before the sum: of the exact weights, ours are the nearest."""
+    base = make_base(tmp_path / "base", "llama", dtype=torch.bfloat16)
+    make_adapter(tmp_path / "adapter", base, target_modules="all-linear")
+    ours = tensors_of(merged(tmp_path, base))
+    models = [AutoModelForCausalLM.from_pretrained(base, dtype=d) for d in (None, torch.float32)]
+    safe, exact = (
+        PeftModel.from_pretrained(model, tmp_path / "adapter").merge_and_unload(safe_merge=safely)
+        for model, safely in zip(models, (True, False), strict=True)
+    )
+    name = "model.layers.0.mlp.up_proj.weight"
+    want = exact.state_dict()[name]
+    assert torch.equal(ours[name], want.bfloat16())
+    assert not torch.equal(safe.state_dict()[name], want.bfloat16())
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "llama"])
 @pytest.mark.parametrize("options", [{"lora_bias": True}, {"bias": "all"}, {"bias": "lora_only"}])
 def test_biases_are_merged(tmp_path, kind, options):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from io import BufferedIOBase, RawIOBase
+from io import BufferedIOBase, FileIO, RawIOBase
 from pathlib import Path
 
 import torch
@@ -172,11 +172,14 @@ def write_shard(
             yield waiting.popleft().result()
 
 
-def _write_all(stream: RawIOBase, data: Bytes) -> int:
+def _write_all(stream: FileIO, data: Bytes) -> int:
     """Write all of some bytes, and return how many: an unbuffered file may take a part only."""
     view = memoryview(data)
-    while view:
-        view = view[stream.write(view) or 0 :]
+    try:
+        while view:
+            view = view[stream.write(view) or 0 :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(stream.name)) from error
     return len(data)
 
 
