@@ -1,7 +1,8 @@
 """A merged model's weights, written shard by shard as the base's are."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -107,11 +108,23 @@ def write_weights(work: Work, out: Path, listener: Listener) -> None:
         def contents(name: str, tensors: Mapping[str, Stored] = tensors) -> Iterator[Bytes]:
             return _contents(work, name, tensors[name].shape)
 
-        for written in write_shard(out / file, tensors, contents):
-            done += written
-            listener.advanced(done, file)
+        with _one_thread():
+            for written in write_shard(out / file, tensors, contents):
+                done += written
+                listener.advanced(done, file)
     if (next(iter(work.base.values())).file.parent / INDEX).is_file():
         write_index(out, work.files, total)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Compute in one thread: stretches are so small that several wait for each other more than they compute."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _stored(name: str, place: Place, changes: Changes) -> Stored:
