@@ -92,7 +92,11 @@ STEPS: Mapping[Stage, Step] = {
         "evaluation",
         ("dataset", "adapter"),
         lambda c, a, s: compare(
-            c, a["dataset"], a["adapter"], checkpoints=_checkpoints(c, a["adapter"]), listener=s
+            c,
+            a["dataset"],
+            a["adapter"],
+            checkpoints=checkpoints_of(c, a["adapter"]) if c.compare.checkpoints else (),
+            listener=s,
         ),
     ),
     "merge": Step(
@@ -357,21 +361,11 @@ def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
     ]
 
 
-def _checkpoints(config: Config, adapter: Artifact) -> list[Checkpoint]:
-    """Return the checkpoints that are compared beside the adapter."""
-    return checkpoints_of(config, adapter) if config.compare.checkpoints else []
-
-
 def _candidates(config: Config, adapter: Artifact) -> list[Candidate]:
     """Return the checkpoints that can be merged in place of the adapter, if one is asked for."""
-    if config.merge.checkpoint is None:
-        return []
-
-    def candidate(one: Checkpoint) -> Candidate:
-        write = partial(write_checkpoint, config, one.path, adapter.path)
-        return Candidate(one.step, one.eval_loss, write)
-
-    return [candidate(one) for one in checkpoints_of(config, adapter)]
+    found = [] if config.merge.checkpoint is None else checkpoints_of(config, adapter)
+    write = partial(write_checkpoint, config, adapter.path)
+    return [Candidate(one.step, one.eval_loss, partial(write, one.path)) for one in found]
 
 
 def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:

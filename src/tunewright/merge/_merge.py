@@ -22,7 +22,8 @@ from tunewright.merge.choice import Candidate, Choice, choose
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
 from tunewright.models._load import resolve_model
 from tunewright.models._weights import check_adapter, shapes_of
-from tunewright.models.lora import EMBEDDING, read_lora
+from tunewright.models.changes import EMBEDDING
+from tunewright.models.lora import read_lora
 
 CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
 TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"

@@ -31,7 +31,8 @@ from tunewright.merge._shards import (
     shards_of,
 )
 from tunewright.models._weights import ADAPTER
-from tunewright.models.lora import EMBEDDING, HEAD, PREFIX, replaced_by
+from tunewright.models.changes import EMBEDDING, HEAD, replaced_by
+from tunewright.models.lora import PREFIX
 
 NAME = "default"
 BLOCK = 2**22

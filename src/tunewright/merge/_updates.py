@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tunewright.models.lora import Change
+from tunewright.models.changes import Change
 
 BLOCK = 2**17
 """Values computed at once: 512 kB of float32, which stay in a processor's cache; eight times as many took twice the time."""

@@ -30,8 +30,9 @@ from tunewright.merge._shards import (
 )
 from tunewright.merge._updates import merged_rows, parts_of
 from tunewright.models._weights import ADAPTER
+from tunewright.models.changes import EMBEDDING, HEAD, Change, Changes, changes_of
 from tunewright.models.headers import Stored
-from tunewright.models.lora import EMBEDDING, HEAD, Change, Changes, Lora, changes_of, read_lora
+from tunewright.models.lora import Lora, read_lora
 
 RESTORE = "Restore the base, or fetch it again."
 

@@ -31,9 +31,10 @@ from tunewright.models._weights import (
     is_pickled,
     shapes_in,
 )
+from tunewright.models.changes import rows_of
 from tunewright.models.chat import Vocabulary
 from tunewright.models.headers import read_header
-from tunewright.models.lora import lora_of, rows_of
+from tunewright.models.lora import lora_of
 from tunewright.models.templates import CHOICE, frozen, template_text
 
 TINY = "tunewright/tiny"

@@ -14,8 +14,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.models.changes import replaced_by
 from tunewright.models.headers import HeaderError, Stored, read_header
-from tunewright.models.lora import PREFIX, replaced_by
+from tunewright.models.lora import PREFIX
 
 ADAPTER = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"

@@ -82,13 +82,13 @@ def whole_checkpoints(run: Path) -> list[tuple[int, Path, float | None]]:
     return found
 
 
-def write_checkpoint(config: Config, checkpoint: Path, adapter: Path, folder: Path) -> None:
+def write_checkpoint(config: Config, adapter: Path, checkpoint: Path, folder: Path) -> None:
     """Write a checkpoint of a finished training as an adapter that PEFT reads.
 
     Args:
         config: The run.
-        checkpoint: Its folder.
         adapter: Folder of the adapter that the training ended with: the settings are the same.
+        checkpoint: Its folder.
         folder: Where to; it is there.
 
     Raises:
