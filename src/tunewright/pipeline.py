@@ -173,11 +173,8 @@ def run_stage(
     """
     step = STEPS[stage]
     run_dir = Path(config.run_dir)
-    found: Artifacts
-    if stage == "report":
-        found = present(config)
-    else:
-        found = loaded(config, step.parents, listener=listener)
+    whole = stage == "report"
+    found = present(config) if whole else loaded(config, step.parents, listener=listener)
     parents = [found[kind] for kind in step.parents]
     if options:
         function = {"plan": plan, "publish": publish, "train": train}[stage]
