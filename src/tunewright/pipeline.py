@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -20,11 +21,11 @@ from tunewright.evaluate import Checkpoint, compare, prompts_digest
 from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.machine import process_rank
-from tunewright.merge import merge
+from tunewright.merge import Candidate, merge
 from tunewright.publish import Pushed, is_published, publish, push_dataset
 from tunewright.report import report
 from tunewright.targets import CONFIG_FILE, config_of, is_described
-from tunewright.train import plan, train, whole_checkpoints
+from tunewright.train import plan, train, whole_checkpoints, write_checkpoint
 
 Stage = Literal[
     "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
@@ -91,13 +92,19 @@ STEPS: Mapping[Stage, Step] = {
         "evaluation",
         ("dataset", "adapter"),
         lambda c, a, s: compare(
-            c, a["dataset"], a["adapter"], checkpoints=_checkpoints(c, a["adapter"]), listener=s
+            c,
+            a["dataset"],
+            a["adapter"],
+            checkpoints=checkpoints_of(c, a["adapter"]) if c.compare.checkpoints else (),
+            listener=s,
         ),
     ),
     "merge": Step(
         "merged",
         ("adapter", "dataset"),
-        lambda c, a, s: merge(c, a["adapter"], a["dataset"], listener=s),
+        lambda c, a, s: merge(
+            c, a["adapter"], a["dataset"], checkpoints=_candidates(c, a["adapter"]), listener=s
+        ),
     ),
     "export": Step(
         "exported",
@@ -166,11 +173,8 @@ def run_stage(
     """
     step = STEPS[stage]
     run_dir = Path(config.run_dir)
-    found: Artifacts
-    if stage == "report":
-        found = present(config)
-    else:
-        found = loaded(config, step.parents, listener=listener)
+    whole = stage == "report"
+    found = present(config) if whole else loaded(config, step.parents, listener=listener)
     parents = [found[kind] for kind in step.parents]
     if options:
         function = {"plan": plan, "publish": publish, "train": train}[stage]
@@ -354,9 +358,11 @@ def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
     ]
 
 
-def _checkpoints(config: Config, adapter: Artifact) -> list[Checkpoint]:
-    """Return the checkpoints that are compared beside the adapter."""
-    return checkpoints_of(config, adapter) if config.compare.checkpoints else []
+def _candidates(config: Config, adapter: Artifact) -> list[Candidate]:
+    """Return the checkpoints that can be merged in place of the adapter, if one is asked for."""
+    found = [] if config.merge.checkpoint is None else checkpoints_of(config, adapter)
+    write = partial(write_checkpoint, config, adapter.path)
+    return [Candidate(one.step, one.eval_loss, partial(write, one.path)) for one in found]
 
 
 def _finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:

@@ -1,20 +1,24 @@
 import json
-import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright import merge, plan, prepare, train
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
-from tunewright.merge._merge import merge_folder, prove
-from tunewright.models._load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunewright.merge._logits import held_out_ids
+from tunewright.merge._merge import in_words, merge_folder, prove
+from tunewright.models._load import (
+    in_4_bits,
+    load_model,
+    load_tokenizer,
+    load_tuned,
+    resolve_model,
+)
 
 
 def codes_of(action) -> list[str]:
@@ -130,6 +134,32 @@ def test_merged_model_is_proven_and_loads(merged, trained):
     assert tokenizer.chat_template == load_tokenizer(trained[2].path).chat_template
 
 
+def test_a_base_in_4_bits_is_shown_with_how_far_it_is_from_the_merged_model(merged, trained):
+    """The figure against distributions computed here; without 4 bits there is none."""
+    config, dataset, adapter = trained
+    base, rows = resolve_model("tunewright/tiny"), dataset.path / "eval.jsonl"
+    assert merged.facts["from_4_bits"] is None
+    options = config.train.model_copy(update={"load_in_4bit": True})
+    config = config.model_copy(update={"train": options})
+    found, moved = prove(base, adapter.path, merged.path, rows, config)
+    assert moved.mean_kl > 10 * found.mean_kl
+    assert moved.tokens == found.tokens
+    assert "mean KL" in in_words(moved)
+    stored = in_4_bits("nf4", compute_dtype="float32", double_quantisation=True)
+    quantised = load_tuned(base, adapter.path, quantization_config=stored)
+    plain = load_model(merged.path)
+    total, same, count = 0.0, 0, 0
+    for row in held_out_ids(rows, merged.path, config.train.max_length):
+        with torch.no_grad():
+            p, q = (m(input_ids=torch.tensor([row])).logits[0].double() for m in (quantised, plain))
+        p_V, q_V = p.softmax(-1), q.softmax(-1)
+        total += float((p_V * (p_V / q_V).log()).sum())
+        same += int((p.argmax(-1) == q.argmax(-1)).sum())
+        count += len(row)
+    assert moved.mean_kl == pytest.approx(total / count, rel=1e-3)
+    assert moved.top1_agreement == pytest.approx(same / count)
+
+
 def test_one_altered_tensor_fails_the_gate(merged, trained, tmp_path):
     config, dataset, adapter = trained
     broken = tmp_path / "merged"
@@ -173,53 +203,20 @@ def test_altered_adapter_is_refused_before_merging(trained, make_config, tmp_pat
     assert found == ["E_ARTIFACT_INVALID"]
 
 
-SIZES = {
-    "vocab_size": 128,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 128,
-}
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "llama", "mistral"])
-@pytest.mark.parametrize("rslora", [False, True])
-def test_equal_to_merge_and_unload_in_float32(tmp_path, kind, rslora):
-    """Shard by shard, from several shards, bit for bit what PEFT does in memory."""
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **SIZES))
-    base, folder, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
-    out.mkdir()
-    model.save_pretrained(base, max_shard_size="100KB")
-    assert len(list(base.glob("*.safetensors"))) > 1
-    lora = LoraConfig(
-        r=4, lora_alpha=12, target_modules="all-linear", use_rslora=rslora, task_type="CAUSAL_LM"
-    )
-    tuned = get_peft_model(model, lora)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    tuned.save_pretrained(str(folder))
-    merge_folder(base, folder, out, SILENT)
-    expected = tuned.merge_and_unload().state_dict()
-    got = AutoModelForCausalLM.from_pretrained(out).state_dict()
-    assert expected.keys() == got.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(got[name], tensor) or math.isclose(
-            float((got[name] - tensor).abs().max()), 0, abs_tol=1e-7
-        ), name
-
-
-def test_adapter_of_another_base_is_refused(trained, tmp_path):
+def test_a_tokenizer_with_more_ids_than_the_merged_embedding_is_refused(trained, tmp_path):
     _, _, adapter = trained
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("llama", **SIZES))
-    model.save_pretrained(tmp_path / "base")
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapter.path, copy)
+    definition = json.loads((copy / "tokenizer.json").read_text())
+    token = definition["added_tokens"][0] | {"id": 4096, "content": "<|new|>"}
+    definition["added_tokens"].append(token)
+    (copy / "tokenizer.json").write_text(json.dumps(definition))
     (tmp_path / "out").mkdir()
-    assert codes_of(
-        lambda: merge_folder(tmp_path / "base", adapter.path, tmp_path / "out", SILENT)
-    ) == ["E_ARTIFACT_INVALID"]
+    with pytest.raises(TunewrightError) as caught:
+        merge_folder(resolve_model("tunewright/tiny"), copy, tmp_path / "out", SILENT)
+    (problem,) = caught.value.problems
+    assert problem.code == "E_MODEL"
+    assert "4096" in problem.message
 
 
 def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(make_config, tmp_path):

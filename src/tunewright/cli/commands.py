@@ -6,6 +6,7 @@ from typing import Any, cast
 import click
 
 from tunewright.cli.comparison import compare
+from tunewright.cli.merging import merge
 from tunewright.cli.options import (
     BAD_ROWS,
     JSON,
@@ -187,16 +188,6 @@ def check(
 
 @cli.command()
 @_target
-def merge(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Merge the adapter into the base, proven equal.
-
-    Example: tunewright merge runs/author
-    """
-    _stage("merge", target, overrides, as_json)
-
-
-@cli.command()
-@_target
 @click.option("--llama-cpp", metavar="DIR", help="Same as --set export.llama_cpp=DIR.")
 def export(target: str, overrides: tuple[str, ...], as_json: bool, llama_cpp: str | None) -> None:
     """Write GGUF files and an Ollama Modelfile, proven against the merged model.
@@ -326,5 +317,5 @@ def config_schema() -> None:
     click.echo(schema())
 
 
-for command in (compare, serve, chat, store, init, verify, watch, *COMMANDS):
+for command in (compare, merge, serve, chat, store, init, verify, watch, *COMMANDS):
     cli.add_command(command)

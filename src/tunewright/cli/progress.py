@@ -5,17 +5,20 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from tunewright.cli.lines import print_line
 from tunewright.cli.text import visible
@@ -40,8 +43,7 @@ def progress() -> Generator[Listener]:
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description:<10}"),
         BarColumn(bar_width=24 if console.width >= ROOMY else 8),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
+        Count(),
         TimeElapsedColumn(),
         # It takes what the others leave, and loses its end where that is too little.
         TextColumn(
@@ -57,6 +59,17 @@ def progress() -> Generator[Listener]:
         listener.finish()
 
 
+class Count(ProgressColumn):
+    """How much is done, in the unit of the work; bytes as people say them."""
+
+    def render(self, task: Task) -> Text:
+        """Return `3/10 rows`, or `1.2/3.0 GB`."""
+        unit, done, total = str(task.fields["unit"]), int(task.completed), task.total
+        if unit != "bytes":
+            return Text(f"{done}/{'?' if total is None else int(total)} {unit}")
+        return Text(f"{decimal(done)}/{'?' if total is None else decimal(int(total))}")
+
+
 class Lines:
     """Listener for logs: what is said, and when a stretch begins."""
 
@@ -65,7 +78,10 @@ class Lines:
 
     def started(self, stage: str, total: int | None, unit: str) -> None:
         """Print a line."""
-        size = f" ({total:,} {unit if total != 1 else unit.removesuffix('s')})" if total else ""
+        amount = f"{total:,} {unit if total != 1 else unit.removesuffix('s')}" if total else ""
+        if total and unit == "bytes":
+            amount = decimal(total)
+        size = f" ({amount})" if amount else ""
         self._console.print(
             f"{time.strftime('%H:%M:%S')} {stage}{size}", highlight=False, markup=False
         )

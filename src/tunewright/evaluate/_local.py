@@ -15,11 +15,10 @@ from tunewright.events import Listener
 from tunewright.models import _place
 from tunewright.models._generate import generate
 from tunewright.models._load import (
-    grow,
+    fit_rows,
     load_model,
     load_tokenizer,
     load_tuned,
-    rows_needed,
     vocabulary_of,
 )
 from tunewright.models._weights import SETTINGS
@@ -166,7 +165,7 @@ def load_alone(
     reads = load_tokenizer(tokenizer)
     model = load_model(folder, **options)
     if (tokenizer / SETTINGS).is_file():
-        grow(model, rows_needed(tokenizer))
+        fit_rows(model, tokenizer)
     return Local(name, model, reads, vocabulary_of(reads), sampling)
 
 

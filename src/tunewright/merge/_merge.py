@@ -1,83 +1,103 @@
-"""The merge stage: shard by shard, so that memory is one shard and not the model."""
+"""The merge stage: shard by shard, so that memory is a stretch of rows and not the model."""
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
+from tokenizers import Tokenizer
 
-from tunewright.artifacts import Artifact, load_artifact, sha256, writing
+from tunewright.artifacts import Artifact, Draft, load_artifact, sha256, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.merge._proof import Agreement, agreement, tensor_differences
+from tunewright.merge._logits import Agreement, FourBits, agreements, held_out_ids
+from tunewright.merge._proof import tensor_differences
+from tunewright.merge._write import Work, work_of, write_weights
+from tunewright.merge.choice import Candidate, Choice, choose
+from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
 from tunewright.models._load import resolve_model
-from tunewright.models._weights import check_adapter, save_tensors, shapes_of
-from tunewright.models.lora import Lora, read_lora
+from tunewright.models._weights import check_adapter, shapes_of
+from tunewright.models.changes import EMBEDDING
+from tunewright.models.lora import read_lora
 
-CARRIED = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "chat_template.jinja",
-)
+CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
+TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
+NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
-def merge(config: Config, adapter: Artifact, dataset: Artifact, listener: Listener) -> Artifact:
+def merge(
+    config: Config,
+    adapter: Artifact,
+    dataset: Artifact,
+    listener: Listener,
+    checkpoints: Sequence[Candidate],
+) -> Artifact:
     """Merge and prove; see the facade."""
     adapter = load_artifact(adapter.path, "adapter", verify=True)
     base = resolve_model(config.model.model_name_or_path, config.model.revision)
     _same_base(base, adapter)
-    check_adapter(adapter.path, shapes_of(base))
-    shards = sorted(base.glob("*.safetensors"))
+    own = Candidate(adapter.facts["best_step"], adapter.facts["best_eval_loss"])
+    choice = choose(config.merge.checkpoint, own, checkpoints, where=adapter.path.parent)
+    listener.said(f"merged is step {choice.candidate.step}: {choice.reason}")
     path = Path(config.run_dir) / "merged"
-    require_space(path, sum(shard.stat().st_size for shard in shards))
+    require_space(path, sum(shard.stat().st_size for shard in base.glob("*.safetensors")))
     settings = settings_of(config, "merged")
     parents = {"adapter": adapter, "dataset": dataset}
     with writing(path, "merged", settings=settings, parents=parents) as draft:
-        merged = merge_folder(base, adapter.path, draft.path, listener)
+        # Beside the merged folder's files, and gone before they are counted.
+        weights = draft.path / ".adapter"
+        folder = _adapter_of(choice, adapter.path, weights)
+        work = merge_folder(base, folder, draft.path, listener, tokenizer=adapter.path)
+        rows = dataset.path / "eval.jsonl"
         listener.started("merge: proof", None, "rows")
-        found = prove(base, adapter.path, draft.path, dataset.path / "eval.jsonl", config)
-        draft.facts |= vars(found) | {
-            "tensors_merged": merged,
-            "gates": _gates(found, merged, config),
-        }
+        found, moved = prove(base, folder, draft.path, rows, config)
+        shutil.rmtree(weights, ignore_errors=True)
+        _note(draft, config, (found, moved), choice, work)
+        if moved:
+            listener.said(in_words(moved))
     return load_artifact(path, "merged")
 
 
-def merge_folder(base: Path, adapter: Path, out: Path, listener: Listener) -> int:
-    """Write the merged model of two folders into a third; return the number of tensors changed.
+def merge_folder(
+    base: Path, adapter: Path, out: Path, listener: Listener, *, tokenizer: Path | None = None
+) -> Work:
+    """Write the merged model of two folders into a third; return what has been done.
+
+    Args:
+        base: Folder of the base.
+        adapter: Folder with the adapter's weights and settings.
+        out: Where to; it is there.
+        listener: Told how many bytes are written.
+        tokenizer: Folder of the tokenizer that the training used; unset: the adapter's.
 
     Raises:
-        TunewrightError: E_ARTIFACT_INVALID, the adapter has weights that fit no tensor of the base.
+        TunewrightError: E_ARTIFACT_INVALID, for everything of the adapter that does not fit the base or that
+            merging does not know. E_MODEL, the base is not in plain floats, or has too few rows for the
+            tokenizer.
     """
-    lora = read_lora(adapter)
-    deltas = load_file(adapter / "adapter_model.safetensors")
-    used: set[str] = set()
-    shards = sorted(base.glob("*.safetensors"))
-    listener.started("merge", len(shards), "shards")
-    for done, shard in enumerate(shards, 1):
-        save_tensors(out / shard.name, _merge_shard(shard, lora, deltas, used))
-        listener.advanced(done, shard.name)
-    unused = sorted(set(deltas) - used)
-    if unused:
-        raise failure(
-            "E_ARTIFACT_INVALID",
-            f"{len(unused)} adapter weights fit no tensor of the base, the first is '{unused[0]}'.",
-            where=adapter / "adapter_model.safetensors",
-            fix="Merge into the base that the adapter was trained on.",
-        )
-    _carry(base, adapter, out)
-    return len(used) // 2
+    settings = _base_config(base)
+    read_lora(adapter)
+    check_adapter(adapter, shapes_of(base))
+    work = work_of(base, adapter, tied=bool(settings.get("tie_word_embeddings")))
+    _require_rows(work, [tokenizer or adapter, base])
+    write_weights(work, out, listener)
+    tied = bool(settings.get("tie_word_embeddings")) and not work.changes.unties
+    rows = work.changes.rows or settings["vocab_size"]
+    dtype = NAMES.get(work.base[EMBEDDING].stored.dtype, "bfloat16")
+    _write_json(out / CONFIG, portable_config(settings, vocab_size=rows, tied=tied, dtype=dtype))
+    _carry([tokenizer or adapter, base], base, out)
+    return work
 
 
-def prove(base: Path, adapter: Path, merged: Path, rows: Path, config: Config) -> Agreement:
-    """Return how well the merged model agrees with base and adapter.
+def prove(
+    base: Path, adapter: Path, merged: Path, rows: Path, config: Config
+) -> tuple[Agreement, Agreement | None]:
+    """Return how well the merged model agrees with base and adapter, and with them in 4 bits if so trained.
 
     Raises:
         TunewrightError: E_GATE_MERGE with every tensor that differs, or the figures.
@@ -93,8 +113,10 @@ def prove(base: Path, adapter: Path, merged: Path, rows: Path, config: Config) -
             )
             for name, reason in wrong
         )
-    found = agreement(base, adapter, merged, rows, config.train.max_length)
-    limits = config.merge
+    options, limits = config.train, config.merge
+    ids = held_out_ids(rows, merged, options.max_length)
+    stored = FourBits(options.bnb_4bit_quant_type, options.bnb_4bit_use_double_quant)
+    found, moved = agreements(base, adapter, merged, ids, stored if options.load_in_4bit else None)
     if not _agrees(found, config):
         raise failure(
             "E_GATE_MERGE",
@@ -102,30 +124,76 @@ def prove(base: Path, adapter: Path, merged: Path, rows: Path, config: Config) -
             f"{found.top1_agreement:.2%} (limit {limits.min_top1_agreement:.0%}).",
             where=merged,
         )
-    return found
+    return found, moved
 
 
-def _merge_shard(
-    shard: Path, lora: Lora, deltas: dict[str, torch.Tensor], used: set[str]
-) -> dict[str, torch.Tensor]:
-    merged: dict[str, torch.Tensor] = {}
-    with safe_open(shard, framework="pt") as stream:
-        for name in stream.keys():  # noqa: SIM118 - not a mapping
-            weight = stream.get_tensor(name)
-            keys = lora.keys_of(name)
-            if keys[0] in deltas and keys[1] in deltas:
-                a_RI, b_OR = (deltas[key].float() for key in keys)
-                update_OI = lora.scale * (b_OR @ a_RI)
-                if update_OI.shape != weight.shape:
-                    raise failure(
-                        "E_ARTIFACT_INVALID",
-                        f"'{name}' is {tuple(weight.shape)} in the base, {tuple(update_OI.shape)} in the adapter.",
-                        where=shard,
-                    )
-                weight = (weight.float() + update_OI).to(weight.dtype)
-                used.update(keys)
-            merged[name] = weight.contiguous()
-    return merged
+def in_words(moved: Agreement) -> str:
+    """Return how far the merged model is from what was trained in 4 bits, as it is said."""
+    return (
+        "trained on a base in 4 bits, merged into the one in 16: against the former, mean KL "
+        f"{moved.mean_kl:.1e} nats, the same most likely token at {moved.top1_agreement:.1%} of positions"
+    )
+
+
+def _adapter_of(choice: Choice, adapter: Path, scratch: Path) -> Path:
+    """Return the folder of the adapter that is merged, written first where it is a checkpoint's."""
+    if choice.candidate.write is None:
+        return adapter
+    scratch.mkdir()
+    choice.candidate.write(scratch)
+    return scratch
+
+
+def _note(
+    draft: Draft,
+    config: Config,
+    proof: tuple[Agreement, Agreement | None],
+    choice: Choice,
+    work: Work,
+) -> None:
+    """Fill in what the manifest says."""
+    found, moved = proof
+    changed = work.changes.tensors
+    draft.facts |= asdict(found) | {
+        "step": choice.candidate.step,
+        "eval_loss": choice.candidate.eval_loss,
+        "choice": {"asked": config.merge.checkpoint, "reason": choice.reason},
+        "tensors_merged": len(changed),
+        "tensors": sum(map(len, work.files.values())),
+        "bytes": work.total_bytes,
+        "rows": work.changes.rows,
+        "unties": work.changes.unties,
+        "from_4_bits": asdict(moved) if moved else None,
+        "gates": _gates(found, len(changed), config),
+    }
+
+
+def _base_config(base: Path) -> dict[str, Any]:
+    settings = json.loads((base / CONFIG).read_text(encoding="utf-8"))
+    if settings.get("quantization_config"):
+        raise failure(
+            "E_MODEL",
+            "The base is stored quantised, and rounding an update to that would lose most of it.",
+            where=base / CONFIG,
+            fix="Merge into the original model in 16 bits, of which this one was made.",
+        )
+    return settings
+
+
+def _require_rows(work: Work, folders: Sequence[Path]) -> None:
+    """Refuse a tokenizer that has ids for which the merged embedding has no row."""
+    file = next((f / TOKENIZER for f in folders if (f / TOKENIZER).is_file()), None)
+    if file is None:
+        return
+    highest = max(Tokenizer.from_file(str(file)).get_vocab().values(), default=-1)
+    rows = work.changes.rows
+    if highest >= rows:
+        raise failure(
+            "E_MODEL",
+            f"The tokenizer has ids up to {highest}, the merged embedding has {rows} rows.",
+            where=file,
+            fix="Use the tokenizer that the adapter was trained with.",
+        )
 
 
 def _same_base(base: Path, adapter: Artifact) -> None:
@@ -144,27 +212,25 @@ def _same_base(base: Path, adapter: Artifact) -> None:
         raise TunewrightError(problems)
 
 
-def _carry(base: Path, adapter: Path, out: Path) -> None:
-    """Copy what makes the weights a model: config from the base, tokenizer and template from the run."""
-    index = base / "model.safetensors.index.json"
-    for source in [base / "config.json", *([index] if index.is_file() else [])]:
-        shutil.copyfile(source, out / source.name)
-    for name in CARRIED:
-        source = adapter / name if (adapter / name).is_file() else base / name
-        if source.is_file():
-            shutil.copyfile(source, out / name)
-    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    sizes = _sizes(out)
-    config["vocab_size"] = sizes.get("model.embed_tokens.weight", config["vocab_size"])
-    (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+def _carry(folders: Sequence[Path], base: Path, out: Path) -> None:
+    """Write tokenizer, template and generation settings; the tokenizer is the first folder's that has one."""
+    folder = next((f for f in folders if (f / TOKENIZER).is_file()), None)
+    if folder is not None:
+        shutil.copyfile(folder / TOKENIZER, out / TOKENIZER)
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        _write_json(out / SETTINGS, portable_tokenizer(settings))
+        template = default_template(settings)
+        if (folder / TEMPLATE).is_file():
+            shutil.copyfile(folder / TEMPLATE, out / TEMPLATE)
+        elif template is not None:
+            (out / TEMPLATE).write_text(template, encoding="utf-8")
+    if (base / GENERATION).is_file():
+        shutil.copyfile(base / GENERATION, out / GENERATION)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for shard in folder.glob("*.safetensors"):
-        with safe_open(shard, framework="pt") as stream:
-            sizes |= {k: stream.get_slice(k).get_shape()[0] for k in stream.keys()}  # noqa: SIM118
-    return sizes
+def _write_json(file: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
 
 
 def _agrees(found: Agreement, config: Config) -> bool:
@@ -173,11 +239,11 @@ def _agrees(found: Agreement, config: Config) -> bool:
     return found.mean_kl <= limits.max_mean_kl and found.top1_agreement >= limits.min_top1_agreement
 
 
-def _gates(found: Agreement, merged: int, config: Config) -> list[dict[str, Any]]:
+def _gates(found: Agreement, changed: int, config: Config) -> list[dict[str, Any]]:
     return [
         {
-            "gate": "every merged tensor is base + scale * B A",
-            "value": f"{merged} changed, the rest identical",
+            "gate": "every merged tensor is what PEFT makes of the base",
+            "value": f"{changed} changed, the rest identical",
             "limit": "one rounding",
             "passed": True,
         },

@@ -11,7 +11,7 @@ from httpx import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
 from transformers import (
     AddedToken,
@@ -24,13 +24,17 @@ from transformers import (
 
 from tunewright.errors import failure
 from tunewright.models._weights import (
+    ADAPTER,
     as_os_errors,
     check_adapter,
     check_base,
     is_pickled,
     shapes_in,
 )
+from tunewright.models.changes import rows_of
 from tunewright.models.chat import Vocabulary
+from tunewright.models.headers import read_header
+from tunewright.models.lora import lora_of
 from tunewright.models.templates import CHOICE, frozen, template_text
 
 TINY = "tunewright/tiny"
@@ -296,26 +300,19 @@ def load_tuned(base: Path, adapter: Path, dtype: str = "float32", **options: Any
     try:
         model = load_model(base, dtype, **options)
         check_adapter(adapter, shapes_in(model))
-        grow(model, rows_needed(adapter))
+        fit_rows(model, adapter)
         return PeftModel.from_pretrained(model, adapter).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         message = f"The adapter cannot be loaded: {_reason(error)}"
         raise failure("E_ARTIFACT_INVALID", message, where=adapter) from error
 
 
-def rows_needed(adapter: Path) -> int:
-    """Return how many rows of the embedding an adapter was trained with, as far as its files tell."""
+def fit_rows(model: PreTrainedModel, adapter: Path) -> None:
+    """Give embedding and head as many rows as an adapter was trained with, as far as its files tell."""
     settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    trained = settings.get("trainable_token_indices") or {}
-    lists = trained.values() if isinstance(trained, dict) else [trained]
-    rows = [1 + index for indices in lists for index in indices]
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        whole = [name for name in file.keys() if name.endswith(_EMBEDDINGS)]  # noqa: SIM118
-        rows += [file.get_slice(name).get_shape()[0] for name in whole]
-    return max(rows, default=0)
-
-
-_EMBEDDINGS = (".embed_tokens.weight", ".lm_head.weight")
+    stored = read_header(adapter / ADAPTER)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    _grow_to(model, rows_of(shapes, lora_of(settings), _ends(model)[0].shape[0]))
 
 
 def grow(model: PreTrainedModel, rows: int) -> None:
@@ -325,12 +322,15 @@ def grow(model: PreTrainedModel, rows: int) -> None:
     the same rows each time, so that an adapter finds the embedding that it was trained on.
     """
     have = _ends(model)[0].shape[0]
-    if rows <= have:
-        return
     multiple = next(m for m in (64, 8, 1) if have % m == 0)
-    wanted = -(-rows // multiple) * multiple
-    model.resize_token_embeddings(wanted, mean_resizing=False)
-    set_to_mean(model, list(range(have, wanted)), have)
+    _grow_to(model, -(-rows // multiple) * multiple)
+
+
+def _grow_to(model: PreTrainedModel, rows: int) -> None:
+    have = _ends(model)[0].shape[0]
+    if rows > have:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+        set_to_mean(model, list(range(have, rows)), have)
 
 
 @torch.no_grad()

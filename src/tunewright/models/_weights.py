@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.models.changes import replaced_by
 from tunewright.models.headers import HeaderError, Stored, read_header
 from tunewright.models.lora import PREFIX
 
@@ -236,8 +237,8 @@ def _misfits(
         elif match := _PART.fullmatch(name, len(PREFIX)):
             modules.setdefault(match["module"], {})[match["part"]] = stored.shape
         elif not _SMALL.search(name):
-            plain = name.removeprefix(PREFIX).replace(".base_layer.", ".")
-            yield from _whole(plain, stored.shape, shapes)
+            plain = replaced_by(name)
+            yield from _whole(plain, stored.shape, shapes) if plain else ()
     if not modules and not header:
         yield "It has no tensors"
     ranks = None if settings.get("rank_pattern") else settings["r"]

@@ -12,12 +12,11 @@ from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.models._load import (
     device,
-    grow,
+    fit_rows,
     load_model,
     load_tokenizer,
     load_tuned,
     resolve_model,
-    rows_needed,
     vocabulary_of,
 )
 from tunewright.models._place import loading, put_on
@@ -111,5 +110,5 @@ def _alone(config: Config, folder: Path, tokenizer: Path) -> Local:
     options = config.train.model_copy(update={"load_in_4bit": False})
     own = load_model(folder, **loading(folder, options))
     if (tokenizer / SETTINGS).is_file():
-        grow(own, rows_needed(tokenizer))
+        fit_rows(own, tokenizer)
     return Local(own, reads, vocabulary_of(reads), context_of(config, folder))

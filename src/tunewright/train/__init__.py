@@ -82,6 +82,25 @@ def whole_checkpoints(run: Path) -> list[tuple[int, Path, float | None]]:
     return found
 
 
+def write_checkpoint(config: Config, adapter: Path, checkpoint: Path, folder: Path) -> None:
+    """Write a checkpoint of a finished training as an adapter that PEFT reads.
+
+    Args:
+        config: The run.
+        adapter: Folder of the adapter that the training ended with: the settings are the same.
+        checkpoint: Its folder.
+        folder: Where to; it is there.
+
+    Raises:
+        TunewrightError: E_NO_VALID_CHECKPOINT, the checkpoint is damaged.
+    """
+    from tunewright.train._checkpoints import load
+    from tunewright.train._plain import write_plain
+
+    lora = config.train.lora
+    write_plain(load(checkpoint).tensors("adapter_model"), adapter, folder, lora)
+
+
 def verify_training(run: Path) -> Sequence[tuple[Path, int, Problem | None]]:
     """Return each checkpoint of a run with its number of files, and what is wrong with it.
 

@@ -65,10 +65,12 @@ def test_rows_are_explained_and_apart(capsys):
 def test_one_is_singular(capsys):
     told = Lines(Console())
     told.started("train", 1, "steps")
-    told.started("merge", 2, "shards")
+    told.started("export", 2, "files")
+    told.started("merge", 2_500_000_000, "bytes")
     out = capsys.readouterr().out
     assert "train (1 step)\n" in out
-    assert "merge (2 shards)\n" in out
+    assert "export (2 files)\n" in out
+    assert "merge (2.5 GB)\n" in out
 
 
 def test_init_lists_every_base(capsys):
