@@ -29,6 +29,7 @@ LONGEST = (
 """Files that begin first, so that no worker is left alone with a long one at the end."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file together, since they share fixtures; each guide is a piece of its own."""
     for item in items:

@@ -77,7 +77,7 @@ def quick(arguments: list[str], kept: Path, free_bytes: int | None = None) -> in
         (_compare, ("_compared",), True),
         (_export, ("_proven",), True),
         (_merge, ("prove",), True),
-        (_export, ("_evidence",), False),
+        (_export, ("gather_evidence",), False),
     ):
         for name in names:
             setattr(module, name, _kept(getattr(module, name), kept, is_value=is_value))

@@ -33,6 +33,7 @@ from tunewright.export import (
 )
 from tunewright.export.architecture import shape_of
 from tunewright.export.modelfile import turns_of
+from tunewright.models._llama import EndpointError
 from tunewright.models._load import load_tokenizer
 
 ROWS = [
@@ -594,3 +595,51 @@ def test_without_it_the_way_out_is_told(tmp_path, unknown, dataset):
         tmp_path, config_for(tmp_path, "F16", llama_cpp=str(empty)), model, dataset
     )
     assert problem.code == "E_NOT_FOUND"
+
+
+def test_what_the_converter_does_not_write_is_refused_before_any_work(tmp_path, unknown, dataset):
+    model, checkout = unknown
+    config = config_for(tmp_path, "F16", "Q4_0", llama_cpp=str(checkout))
+    heard = Heard()
+    with pytest.raises(TunewrightError, match="does not write Q4_0"):
+        export(config, model, dataset, listener=heard)
+    assert heard.starts == []
+
+
+def test_a_chat_that_llama_cpp_refuses_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
+    plain = _parity.post
+
+    def refusing(url, path, body):
+        if path == "/apply-template":
+            raise EndpointError("no such filter")
+        return plain(url, path, body)
+
+    monkeypatch.setattr(_parity, "post", refusing)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    assert "no such filter" in failed(problems, "F16: chats as in training")
+
+
+def test_a_file_that_llama_cpp_cannot_load_is_kept_aside(tmp_path, merged, dataset, monkeypatch):
+    def broken(*args, **options):
+        raise EndpointError("it ended without an answer")
+
+    monkeypatch.setattr(_proof, "endpoint", broken)
+    problems = refused(tmp_path, config_for(tmp_path, "F16"), merged["qwen3"], dataset)
+    assert "it ended without an answer" in failed(problems, "F16: llama.cpp reads the file")
+    assert (tmp_path / "exported.rejected" / "t-F16.gguf.rejected").is_file()
+
+
+def test_the_token_that_ends_a_turn_is_in_the_file(tmp_path, merged):
+    """The template ends turns with an added token that is not EOS."""
+    model = tmp_path / "model"
+    with_template("{% for m in messages %}{{ m.role + m.content + '<|turn|>' }}{% endfor %}")(model)
+    tokenizer = load_tokenizer(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|turn|>"]})
+    way = _writing.way_of(model, tokenizer, _gguf.Card("m"), None)
+    assert way.ours[1].special["eot"] == tokenizer.convert_tokens_to_ids("<|turn|>")
+
+
+def test_a_folder_is_no_base_on_the_hub(tmp_path):
+    assert _export._hub_name(str(tmp_path)) is None
+    assert _export._hub_name("tunewright/tiny") is None
+    assert _export._hub_name("Qwen/Qwen3-4B") == "Qwen/Qwen3-4B"

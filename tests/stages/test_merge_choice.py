@@ -31,9 +31,9 @@ def test_auto_takes_the_lowest_loss_and_says_by_how_much():
     best = state(2, 1.25)
     choice = choose("auto", own, [best, state(6, 1.75), state(8, None)], where=RUN)
     assert choice.candidate is best
-    assert choice.reason == (
-        "Step 2 has the lowest eval loss, 1.2500; the next is 1.5000 at step 4."
-    )
+    assert choice.reason == ("it has the lowest eval loss, 1.2500; the next is 1.5000 at step 4.")
+    lost = choose("auto", Candidate(4, float("nan")), [best], where=RUN)
+    assert lost.candidate is best
     alone = choose("auto", own, [state(4, 1.5)], where=RUN)
     assert alone.candidate is own
     assert "no other state" in alone.reason
@@ -106,6 +106,7 @@ def test_the_choice_decides_whether_a_merge_is_finished(begun_with_pissa):
 
 def test_the_command_takes_one_of_both_flags(begun_with_pissa, capsys):
     config, adapter = begun_with_pissa
+    pipeline.run_stage(with_choice(config, None), "merge")
     assert main(["merge", config.run_dir, "--auto", "--checkpoint", "2"]) == 2
     capsys.readouterr()
     step = adapter.facts["best_step"]

@@ -10,9 +10,11 @@ from safetensors.torch import load_file, save_file
 from tunewright import merge, plan, prepare, train
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
+from tunewright.merge import _merge
 from tunewright.merge._logits import held_out_ids
 from tunewright.merge._merge import in_words, merge_folder, prove
 from tunewright.models._load import (
+    TINY,
     in_4_bits,
     load_model,
     load_tokenizer,
@@ -233,3 +235,30 @@ def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(make_c
         assert problem.code == "E_MODEL"
         assert "4095" in problem.message
         assert "4000 rows" in problem.message
+
+
+def test_a_base_of_the_hub_is_known_by_its_files(trained, tmp_path):
+    """What is said of it names its commit beside the files."""
+    adapter = trained[2]
+    base = resolve_model(TINY)
+    files = {**adapter.facts["base_files"], "revision": "abc123"}
+    _merge._same_base(base, replace(adapter, facts={**adapter.facts, "base_files": files}))
+    files["config.json"] = "0" * 64
+    changed = replace(adapter, facts={**adapter.facts, "base_files": files})
+    with pytest.raises(TunewrightError, match="The base has changed") as caught:
+        _merge._same_base(base, changed)
+    assert [problem.where for problem in caught.value.problems] == [str(base / "config.json")]
+
+
+def test_an_answer_ends_where_turns_ended_in_training(tmp_path):
+    """The base's settings name another token, and the template ends turns with its own."""
+    base, out = tmp_path / "base", tmp_path / "out"
+    base.mkdir()
+    out.mkdir()
+    tiny = resolve_model(TINY)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(tiny / name, out / name)
+    (base / "generation_config.json").write_text('{"eos_token_id": 7, "top_k": 5}')
+    _merge._carry_generation(base, out)
+    settings = json.loads((out / "generation_config.json").read_text())
+    assert settings == {"eos_token_id": [7, 4095], "top_k": 5}

@@ -9,8 +9,9 @@ from typing import Any
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
-from tunewright.errors import Problem, TunewrightError
+from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
+from tunewright.export._converter import TYPES as CONVERTED
 from tunewright.export._gguf import Card
 from tunewright.export._kquants import source_type, write_k_quant
 from tunewright.export._ollama import ChatFormat, chat_format, create, write_modelfile
@@ -18,7 +19,8 @@ from tunewright.export._proof import POSITIONS, Evidence, Gate, Limits, gather_e
 from tunewright.export._weights import uneven_matrices
 from tunewright.export._writing import Way, bytes_of, way_of, write
 from tunewright.machine import require_space
-from tunewright.models._load import load_tokenizer
+from tunewright.models._llama import EndpointError
+from tunewright.models._load import TINY, load_tokenizer
 from tunewright.models.gguf_types import BITS, K_QUANTS, block_of, missing_quantizer
 
 REJECTED = "exported.rejected"
@@ -58,8 +60,9 @@ def export_model(
         raise TunewrightError(missing)
     tokenizer = load_tokenizer(model)
     checkout = Path(options.llama_cpp) if options.llama_cpp else None
-    card = Card(config.name, config.model.model_name_or_path)
+    card = Card(config.name, _hub_name(config.model.model_name_or_path))
     way = way_of(model, tokenizer, card, checkout)
+    _require_types(way, types)
     for note in way.notes:
         listener.said(note)
     target = Path(config.run_dir) / "exported"
@@ -99,8 +102,30 @@ def export_model(
         )
     exported = load_artifact(target, "exported")
     if options.ollama_create:
-        create(exported.path, config.name.lower(), listener)
+        # A name space of ours: no model that the user has pulled is replaced.
+        create(exported.path, f"tunewright/{config.name.lower()}", listener)
     return exported
+
+
+def _hub_name(base: str) -> str | None:
+    """Return the base's name if it is one of the Hub."""
+    return None if base == TINY or Path(base).is_dir() else base
+
+
+def _require_types(way: Way, types: Iterable[str]) -> None:
+    """Refuse what the converter does not write, before any work.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE.
+    """
+    other = [name for name in types if name not in CONVERTED and name not in K_QUANTS]
+    if way.checkout is not None and other:
+        raise failure(
+            "E_CONFIG_VALUE",
+            f"llama.cpp's converter does not write {', '.join(other)}.",
+            where="export.quantization",
+            fix=f"Ask for {', '.join(CONVERTED)}, or a K-quant.",
+        )
 
 
 def _warn_of_fallback(model: Path, types: Iterable[str], listener: Listener) -> None:
@@ -174,9 +199,17 @@ def _proven(
             options.min_top1_agreement[name],
             options.max_perplexity_change[name],
         )
-        files[name], gates[name] = prove(
-            file, name, evidence, limits, lambda done, at=file.name: job.listener.advanced(done, at)
-        )
+        try:
+            files[name], gates[name] = prove(
+                file,
+                name,
+                evidence,
+                limits,
+                lambda done, at=file.name: job.listener.advanced(done, at),
+            )
+        except (EndpointError, TunewrightError) as error:
+            reads = {"gate": f"{name}: llama.cpp reads the file", "value": str(error)}
+            gates[name] = [{**reads, "limit": "read and computed", "passed": False}]
     return files, gates
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from gguf import GGUFType, GGUFWriter, LlamaFileType, Metadata, RopeScalingType
 from gguf import size_label as label_of
-from huggingface_hub.constants import ENDPOINT
 from yaml import YAMLError
 
 from tunewright.errors import failure
@@ -127,7 +126,7 @@ def _add_card(writer: GGUFWriter, model: Path, card: Card, tensors: list[Tensor]
             {
                 "name": Metadata.id_to_title(name),
                 "organization": Metadata.id_to_title(owner),
-                "repo_url": f"{ENDPOINT}/{card.base}",
+                "repo_url": f"https://huggingface.co/{card.base}",
             }
         ]
     told.size_label = told.size_label or label_of(total, 0, 0, 0)

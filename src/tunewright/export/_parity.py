@@ -13,13 +13,15 @@ from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import TunewrightError
 from tunewright.export.sentencepiece import SPACE
-from tunewright.models._llama import post
+from tunewright.models._llama import EndpointError, post
 from tunewright.models._load import load_model, vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
 
 FULL_VOCABULARY = 8192
 """Tokens: up to this size the whole distribution is compared, above it the TOP and a rest."""
 TOP = 1000
+ENDS_OF_ADDED = 32
+"""Added tokens that are tried, of the first and of the last."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def hard_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     """Return the bundled texts on which tokenizers differ, and the tokenizer's own added tokens."""
     source = resources.files("tunewright.export") / "hard_texts.json"
     texts: list[str] = json.loads(source.read_text(encoding="utf-8"))
-    added = [t.content for t in tokenizer.added_tokens_decoder.values()][:64]
+    added = [t.content for t in tokenizer.added_tokens_decoder.values()]
+    if len(added) > 2 * ENDS_OF_ADDED:
+        # The template's are among the first, a user's own among the last.
+        added = added[:ENDS_OF_ADDED] + added[-ENDS_OF_ADDED:]
     return texts + [f"a {token} b{token}{token}c" for token in added]
 
 
@@ -232,7 +237,11 @@ def compare_chats(
             continue
         plain = normalised(tokenizer, text)
         compared, changed = compared + 1, changed + (plain != text)
-        served = post(url, "/apply-template", {"messages": prompt})["prompt"]
+        try:
+            served = post(url, "/apply-template", {"messages": prompt})["prompt"]
+        except EndpointError as error:
+            differing.append(f"{error}: {question}")
+            continue
         bos = vocabulary.bos_token
         if served.removeprefix(bos) != question.removeprefix(bos):
             differing.append(question)

@@ -15,6 +15,7 @@ from tunewright.export._gguf import Card, write_gguf
 from tunewright.export._tensors import size_bytes
 from tunewright.export._vocabulary import GgufTokenizer, as_written, ends_of, gguf_tokenizer
 from tunewright.export.architecture import Shape, shape_of
+from tunewright.models._load import vocabulary_of
 from tunewright.models.headers import read_header
 
 UNKNOWN_CONTEXT = 2048
@@ -64,7 +65,8 @@ def way_of(
         require_converter(llama_cpp)
     try:
         shape = shape_of(config)
-        packed = gguf_tokenizer(tokenizer, shape.vocabulary, ends_of(model))
+        ends = (*vocabulary_of(tokenizer).ends, *ends_of(model))
+        packed = gguf_tokenizer(tokenizer, shape.vocabulary, ends)
     except TunewrightError as error:
         if llama_cpp is None:
             raise

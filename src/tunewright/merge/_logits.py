@@ -20,7 +20,10 @@ from tunewright.models.chat import encode, messages_of
 
 MAX_ROWS = 16
 MAX_TOKENS = 2048
-"""Positions compared at most: their logits are kept, 1.2 GB for a vocabulary of 150,000."""
+"""Positions compared at most: the logits of both are kept, 1.2 GB each for a vocabulary of 150,000."""
+AT_ONCE = 128
+"""Positions whose distributions are in memory besides."""
+_SPARE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -87,15 +90,20 @@ def agreement(want_NV: torch.Tensor, got_NV: torch.Tensor) -> Agreement:
 
     Source: Kullback and Leibler 1951, "On Information and Sufficiency".
     """
-    largest = float((want_NV - got_NV).abs().max())
-    same_N = want_NV.argmax(-1) == got_NV.argmax(-1)
-    want_NV, got_NV = want_NV.log_softmax(-1), got_NV.log_softmax(-1)
-    kl_N = (want_NV.exp() * (want_NV - got_NV)).sum(-1)
+    kls: list[torch.Tensor] = []
+    same: list[torch.Tensor] = []
+    away: list[torch.Tensor] = []
+    for want_CV, got_CV in zip(want_NV.split(AT_ONCE), got_NV.split(AT_ONCE), strict=True):
+        away.append((want_CV - got_CV).abs().max())
+        same.append(want_CV.argmax(-1) == got_CV.argmax(-1))
+        log_p_CV, log_q_CV = want_CV.log_softmax(-1), got_CV.log_softmax(-1)
+        kls.append((log_p_CV.exp() * (log_p_CV - log_q_CV)).sum(-1))
+    kl_N = torch.cat(kls)
     return Agreement(
         mean_kl=float(kl_N.double().mean()),
         max_kl=float(kl_N.max()),
-        top1_agreement=float(same_N.double().mean()),
-        max_logit_difference=largest,
+        top1_agreement=float(torch.cat(same).double().mean()),
+        max_logit_difference=float(torch.stack(away).max()),
         tokens=len(kl_N),
     )
 
@@ -105,19 +113,33 @@ def held_out_ids(rows: Path, tokenizer: Path, max_length: int) -> list[list[int]
     vocabulary = vocabulary_of(load_tokenizer(tokenizer))
     with rows.open(encoding="utf-8") as stream:
         lines = list(itertools.islice(stream, MAX_ROWS))
-    ids = [encode(messages_of(json.loads(x)), vocabulary).input_ids[:max_length] for x in lines]
-    while len(ids) > 1 and sum(map(len, ids)) > MAX_TOKENS:
-        ids.pop()
+    ids: list[list[int]] = []
+    left = MAX_TOKENS
+    for line in lines:
+        row = encode(messages_of(json.loads(line)), vocabulary).input_ids[: min(max_length, left)]
+        left -= len(row)
+        if row:
+            ids.append(row)
     return ids
 
 
 @torch.inference_mode()
 def _logits(model: Any, ids: list[list[int]]) -> torch.Tensor:
     """Return the logits of all positions of all rows, on the CPU."""
-    where = device()
+    where = str(model.device)
     if not getattr(model, "is_quantized", False):
+        where = _roomy_device(sum(p.numel() * p.element_size() for p in model.parameters()))
         model.to(where)
     rows = [
         model(input_ids=torch.tensor([row], device=where)).logits[0].float().cpu() for row in ids
     ]
     return torch.cat(rows)
+
+
+def _roomy_device(weights_bytes: int) -> str:
+    """Return the device, or the CPU where a GPU that training filled with 4 bits has no room for 32."""
+    where = device()
+    if where != "cuda":
+        return where
+    free, _ = torch.cuda.mem_get_info()
+    return where if weights_bytes + _SPARE_BYTES < free else "cpu"

@@ -20,7 +20,7 @@ from tunewright.merge._proof import tensor_differences
 from tunewright.merge._write import Work, work_of, write_weights
 from tunewright.merge.choice import Candidate, Choice, choose
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
-from tunewright.models._load import resolve_model
+from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
 from tunewright.models._weights import check_adapter, shapes_of
 from tunewright.models.changes import EMBEDDING
 from tunewright.models.lora import read_lora
@@ -43,7 +43,7 @@ def merge(
     _same_base(base, adapter)
     own = Candidate(adapter.facts["best_step"], adapter.facts["best_eval_loss"])
     choice = choose(config.merge.checkpoint, own, checkpoints, where=adapter.path.parent)
-    listener.said(f"merged is step {choice.candidate.step}: {choice.reason}")
+    listener.said(f"Merging the state of step {choice.candidate.step}: {choice.reason}")
     path = Path(config.run_dir) / "merged"
     require_space(path, sum(shard.stat().st_size for shard in base.glob("*.safetensors")))
     settings = settings_of(config, "merged")
@@ -88,7 +88,9 @@ def merge_folder(
     write_weights(work, out, listener)
     tied = bool(settings.get("tie_word_embeddings")) and not work.changes.unties
     rows = work.changes.rows or settings["vocab_size"]
-    dtype = NAMES.get(work.base[EMBEDDING].stored.dtype, "bfloat16")
+    # Not every architecture calls its embedding so.
+    typical = work.base.get(EMBEDDING, next(iter(work.base.values())))
+    dtype = NAMES.get(typical.stored.dtype, "bfloat16")
     _write_json(out / CONFIG, portable_config(settings, vocab_size=rows, tied=tied, dtype=dtype))
     _carry([tokenizer or adapter, base], base, out)
     return work
@@ -187,7 +189,8 @@ def _require_rows(work: Work, folders: Sequence[Path]) -> None:
         return
     highest = max(Tokenizer.from_file(str(file)).get_vocab().values(), default=-1)
     rows = work.changes.rows
-    if highest >= rows:
+    # An embedding of another name has no rows here: nothing of it is changed.
+    if rows and highest >= rows:
         raise failure(
             "E_MODEL",
             f"The tokenizer has ids up to {highest}, the merged embedding has {rows} rows.",
@@ -206,7 +209,8 @@ def _same_base(base: Path, adapter: Artifact) -> None:
             "Restore the base, or train again.",
         )
         for name, digest in expected.items()
-        if not (base / name).is_file() or sha256(base / name) != digest
+        # A commit's name stands among the files; they themselves are compared.
+        if name != "revision" and (not (base / name).is_file() or sha256(base / name) != digest)
     ]
     if problems:
         raise TunewrightError(problems)
@@ -224,8 +228,22 @@ def _carry(folders: Sequence[Path], base: Path, out: Path) -> None:
             shutil.copyfile(folder / TEMPLATE, out / TEMPLATE)
         elif template is not None:
             (out / TEMPLATE).write_text(template, encoding="utf-8")
+    _carry_generation(base, out)
+
+
+def _carry_generation(base: Path, out: Path) -> None:
+    """Copy how the base answers; the tokens that ended a turn in training end an answer, too."""
+    settings: dict[str, Any] = {}
     if (base / GENERATION).is_file():
-        shutil.copyfile(base / GENERATION, out / GENERATION)
+        settings = json.loads((base / GENERATION).read_text(encoding="utf-8"))
+    known: Any = settings.get("eos_token_id")
+    ends: set[int] = set(known if isinstance(known, list) else [] if known is None else [known])
+    if (out / TEMPLATE).is_file():
+        ends |= vocabulary_of(load_tokenizer(out)).ends
+    if ends:
+        settings["eos_token_id"] = sorted(ends) if len(ends) > 1 else min(ends)
+    if settings:
+        _write_json(out / GENERATION, settings)
 
 
 def _write_json(file: Path, value: dict[str, Any]) -> None:

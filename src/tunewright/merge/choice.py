@@ -1,5 +1,6 @@
 """Which state of a training is merged, and why. Pure."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def choose(
         TunewrightError: E_NOT_FOUND, there is no state of that step.
     """
     if wanted is None:
-        return Choice(adapter, f"It is the run's adapter, of step {adapter.step}.")
+        return Choice(adapter, "it is the run's adapter.")
     # The adapter comes first: where a checkpoint is of the same step, it is the same.
     known = [adapter, *(one for one in checkpoints if one.step != adapter.step)]
     if wanted == "auto":
@@ -69,16 +70,20 @@ def choose(
             where=where,
             fix="Name one of them; `train.save_total_limit` says how many are kept.",
         )
-    return Choice(found, f"Step {wanted} was asked for{_loss(found)}.")
+    return Choice(found, f"it was asked for{_loss(found)}.")
 
 
 def _best(known: Sequence[Candidate]) -> Choice:
-    measured = [(one.eval_loss, one) for one in known if one.eval_loss is not None]
+    measured = [
+        (one.eval_loss, one)
+        for one in known
+        if one.eval_loss is not None and math.isfinite(one.eval_loss)
+    ]
     if not measured:
-        return Choice(known[0], "No state has a held-out loss; it is the run's adapter.")
+        return Choice(known[0], "no state has a held-out loss, and it is the run's adapter.")
     _, best = min(measured, key=lambda item: item[0])
     others = sorted((loss, one.step) for loss, one in measured if one is not best)
-    reason = f"Step {best.step} has the lowest eval loss, {best.eval_loss:.4f}"
+    reason = f"it has the lowest eval loss, {best.eval_loss:.4f}"
     if not others:
         return Choice(best, f"{reason}; no other state of the training is kept.")
     return Choice(best, f"{reason}; the next is {others[0][0]:.4f} at step {others[0][1]}.")

@@ -126,7 +126,7 @@ class ExportSection(Section):
     )
     ollama_create: bool = Field(
         default=True,
-        description="Run `ollama create` with the config's name where Ollama is installed.",
+        description="Run `ollama create tunewright/NAME`, NAME being the config's, where Ollama is installed.",
     )
 
 
