@@ -29,12 +29,8 @@ LONGEST = (
 """Files that begin first, so that no worker is left alone with a long one at the end."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, since they share fixtures; each guide is a piece of its own."""
-    for item in items:
-        alone = item.name.startswith("test_guides_can_be_followed")
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
+    """Put the longest files first; `--no-loadscope-reorder` keeps them there."""
     rank = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
