@@ -15,7 +15,6 @@ from tunewright.serve.pieces import Shown
 from tunewright.serve.queue import GoneError
 from tunewright.serve.replies import Finish, Head
 
-
 MAX_TOKEN_BYTES = 128
 """Bytes of the longest token that vocabularies in use have: runs of spaces."""
 
@@ -143,7 +142,7 @@ def answering(asked: Asked, engine: Engine, model: str, defaults: Defaults) -> A
         max_tokens=min(asked.max_tokens or room, room),
         temperature=defaults.temperature if temperature is None else temperature,
         top_p=defaults.top_p if top_p is None else top_p,
-        top_k=asked.top_k,
+        top_k=min(asked.top_k, engine.vocabulary_size),
         seed=asked.seed,
         logprobs=asked.logprobs,
     )

@@ -29,6 +29,8 @@ MAX_DRAINED_BYTES = 64 * 2**20
 """Of a body that is too large so much is read, so that the refusal can be."""
 LINGER_SECONDS = 2.0
 """How long a client that is refused may take to read why."""
+END_SECONDS = 10.0
+"""How long the answer under way may take to notice that it ends."""
 MAX_MESSAGES = 512
 MAX_READING = 2
 """Conversations that are put into tokens at a time."""
@@ -82,6 +84,8 @@ def front(site: Site, port: int) -> Generator[str]:
     finally:
         site.ending.set()
         server.shutdown()
+        # What is let go after us is still being computed with.
+        site.queue.wait_empty(END_SECONDS)
         server.server_close()
         thread.join()
 
@@ -120,7 +124,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         """Answer a request whose head and body come in time."""
         self._unread = self._begun = False
-        self._in_time.begin(self.timeout)
+        self._in_time.begin(self.timeout or SECONDS)
         super().handle_one_request()
 
     def do_GET(self) -> None:  # noqa: D102 - the name is the base's

@@ -399,6 +399,14 @@ def test_what_cannot_fit_by_its_size_is_never_put_into_tokens(serving, engine):
         assert answer["error"]["code"] == "context_length_exceeded"
 
 
+def test_options_that_no_engine_could_hold(serving, engine):
+    """More than there are tokens is all of them."""
+    assert ask(serving(), body=HELLO | {"top_k": 2**62, "temperature": 1e-9})[0].status == 200
+    assert engine.options[0].top_k == engine.vocabulary_size
+    assert engine.options[0].greedy
+    assert not Options(1, 1e-4).greedy
+
+
 def test_at_most_512_messages_whatever_the_context(serving, engine):
     engine.context = 10_000
     one = {"role": "user", "content": "x"}
@@ -437,6 +445,22 @@ def test_a_connection_that_says_nothing_is_closed(serving, monkeypatch):
         )
         stream.settimeout(5)
         assert stream.recv(100) == b""
+
+
+def test_the_block_ends_after_the_answer_under_way(engine):
+    """What the engine computes with may be let go after it."""
+    engine.seconds, engine.context = 0.3, 4000
+    site = Site(engine, "echo", "127.0.0.1", None, Defaults(0.7, 0.8))
+    long = {"messages": [{"role": "user", "content": "x" * 1000}]}
+    with front(site, 0) as url:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", json.dumps(long), JSON)
+        while not engine.made:
+            time.sleep(0.01)
+    assert engine.closed.is_set()
+    assert engine.made < 10
+    connection.close()
 
 
 def test_ipv6(serving):
