@@ -238,24 +238,26 @@ def test_a_text_that_decodes_otherwise_than_it_was_told_goes_on(engines, monkeyp
     """Tokenizers gives up there with a bare exception; a new stream goes on."""
     from tunewright.serve import _transformers
 
-    class Stream(_transformers.DecodeStream):
-        steps = 0
+    real, broken, steps = _transformers.DecodeStream, {3}, []
+
+    class Stream:
+        def __init__(self, *args, **kwargs):
+            self.own = real(*args, **kwargs)
 
         def step(self, tokenizer, token):
-            Stream.steps += 1
-            if Stream.steps in broken:
+            steps.append(token)
+            if len(steps) in broken:
                 raise Exception("Invalid prefix encountered while decoding")  # noqa: TRY002
-            return super().step(tokenizer, token)
+            return self.own.step(tokenizer, token)
 
-    local = engines["adapter"]
+    local, _ = engines["adapter"]
     ids = local.read([{"role": "user", "content": "Hello"}])
-    broken = set()
-    expected = [token.id for token in local.answer(ids, Options(6, 0))]
+    expected = list(local.answer(ids, Options(6, 0)))
     monkeypatch.setattr(_transformers, "DecodeStream", Stream)
-    broken = {3}
     tokens = list(local.answer(ids, Options(6, 0)))
-    assert Stream.steps > len(tokens)
-    assert [token.id for token in tokens] == expected
+    assert len(steps) == len(tokens) + 1
+    assert [token.id for token in tokens] == [token.id for token in expected]
+    assert "".join(t.text for t in tokens) == "".join(t.text for t in expected)
 
 
 @pytest.mark.parametrize("kind", ["merged", "exported"])

@@ -34,8 +34,8 @@ def serve(config: Config, model: Artifact | Servable, *, listener: Listener = SI
 
     Raises:
         TunewrightError: E_PORT, the address cannot be bound. E_CONFIG_VALUE, others could use it without a
-            key. E_ENGINE, the engine that was asked for cannot serve it. E_NOT_FOUND, E_MODEL or
-            E_ARTIFACT_INVALID, the model is missing or broken.
+            key. E_ENGINE, the engine that was asked for cannot serve it. E_NOT_FOUND, E_MODEL,
+            E_GGUF_INVALID or E_ARTIFACT_INVALID, the model is missing or broken.
     """
     from tunewright.serve._serve import serve_model
 
@@ -60,7 +60,8 @@ def chat(
         say: Receives the answer piece by piece, and a line end after it; or that the question is too long.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, E_MODEL or E_ARTIFACT_INVALID, the model is missing or broken.
+        TunewrightError: E_NOT_FOUND, E_MODEL, E_GGUF_INVALID or E_ARTIFACT_INVALID, the model is missing
+            or broken.
     """
     from tunewright.serve._chat import chat_with
 

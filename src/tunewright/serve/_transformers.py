@@ -64,7 +64,7 @@ class Local:
             token = picked(logits_V, options, dice)
             written.append(token)
             ends = token in self.vocabulary.ends
-            stream, text = self._text(stream, token)
+            stream, text = self._text(stream, written)
             if ends or not left:
                 text += self._rest(written, told + text)
             told += text
@@ -92,8 +92,9 @@ class Local:
         with self.model.disable_adapter():
             yield
 
-    def _text(self, stream: DecodeStream, token: int) -> tuple[DecodeStream, str]:
-        """Return what a token adds to the text, and the stream that reads the next one."""
+    def _text(self, stream: DecodeStream, written: Sequence[int]) -> tuple[DecodeStream, str]:
+        """Return what the last token adds to the text, and the stream that reads the next one."""
+        *before, token = written
         own = self.tokenizer.backend_tokenizer
         try:
             return stream, stream.step(own, token) or ""
@@ -101,7 +102,8 @@ class Local:
             # Tokenizers has no type for it: decoders that change what they have told cannot go on.
             if "Invalid prefix" not in str(error):
                 raise
-        stream = DecodeStream(skip_special_tokens=True)
+        # The token before keeps the space that begins this one.
+        stream = DecodeStream(before[-1:], skip_special_tokens=True)
         return stream, stream.step(own, token) or ""
 
     def _rest(self, written: Sequence[int], told: str) -> str:
