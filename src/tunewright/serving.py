@@ -197,8 +197,13 @@ def _adapter(path: Path, name: str) -> AdapterModel:
     try:
         settings = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
         base = settings["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{SETTINGS} does not name the base."
+        ranks = [settings.get("r", 1), *(settings.get("rank_pattern") or {}).values()]
+        if not isinstance(base, str) or not base.strip():
+            raise TypeError(base)
+        if not all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranks):
+            raise TypeError(ranks)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        message = f"{SETTINGS} does not name the base, or a rank that is no whole number."
         raise failure("E_ARTIFACT_INVALID", message, where=path / SETTINGS) from error
     return AdapterModel(name, f"the adapter {path} on {base}", path, base, settings.get("revision"))
 

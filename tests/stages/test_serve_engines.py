@@ -206,6 +206,58 @@ def test_sampling_follows_temperature_top_k_and_top_p():
     assert shares(temperature=0.8, top_p=0.7) == pytest.approx(expected, abs=0.05)
     assert shares(temperature=0.8, top_p=0.5) == [1, 0, 0, 0, 0]
     assert shares(temperature=0) == [1, 0, 0, 0, 0]
+    # Divided by so little, the logits of some types are infinite.
+    assert shares(temperature=1e-45) == [1, 0, 0, 0, 0]
+    assert shares(temperature=0.8, top_k=2**62) == pytest.approx(shares(temperature=0.8), abs=0.05)
+
+
+def test_llama_cpp_gets_only_seeds_that_are_seeds():
+    """One number means: another seed each time."""
+    from tunewright.serve._llama_cpp import _body
+
+    for seed in (0, 7, 2**32 - 2, 2**32 - 1, 2**63 - 1):
+        assert 0 <= _body([1], Options(1, 0.8, seed=seed))["seed"] < 2**32 - 1
+    assert "seed" not in _body([1], Options(1, 0.8))
+    assert _body([1], Options(1, 1e-9))["temperature"] == 0
+
+
+def test_a_gguf_file_is_looked_at_elsewhere_before_it_is_read(tmp_path, monkeypatch):
+    from tunewright.serve import _llama_cpp
+
+    file = tmp_path / "m.gguf"
+    file.write_bytes(b"GGUF" + b"\xff" * 60)
+    monkeypatch.setattr(_llama_cpp, "header", lambda path: pytest.fail("it was read here"))
+    with (
+        pytest.raises(TunewrightError, match="E_GGUF_INVALID"),
+        _llama_cpp.loaded(file, None, 64),
+    ):
+        pass
+
+
+def test_a_text_that_decodes_otherwise_than_it_was_told_goes_on(engines, monkeypatch):
+    """Tokenizers gives up there with a bare exception; a new stream goes on."""
+    from tunewright.serve import _transformers
+
+    real, broken, steps = _transformers.DecodeStream, {3}, []
+
+    class Stream:
+        def __init__(self, *args, **kwargs):
+            self.own = real(*args, **kwargs)
+
+        def step(self, tokenizer, token):
+            steps.append(token)
+            if len(steps) in broken:
+                raise Exception("Invalid prefix encountered while decoding")  # noqa: TRY002
+            return self.own.step(tokenizer, token)
+
+    local, _ = engines["adapter"]
+    ids = local.read([{"role": "user", "content": "Hello"}])
+    expected = list(local.answer(ids, Options(6, 0)))
+    monkeypatch.setattr(_transformers, "DecodeStream", Stream)
+    tokens = list(local.answer(ids, Options(6, 0)))
+    assert len(steps) == len(tokens) + 1
+    assert [token.id for token in tokens] == [token.id for token in expected]
+    assert "".join(t.text for t in tokens) == "".join(t.text for t in expected)
 
 
 @pytest.mark.parametrize("kind", ["merged", "exported"])

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -251,11 +252,36 @@ def test_a_chat_remembers_and_says_what_the_model_writes(served_run, kind):
     assert len(said) > 4
 
 
-def test_a_question_longer_than_the_context(served_run):
-    config = load_config(f"{served_run.run_dir}/run.yaml", ["serve.max_model_len=64"])
+def test_a_question_longer_than_the_context_is_said_and_the_chat_goes_on(served_run):
+    config = load_config(
+        f"{served_run.run_dir}/run.yaml", ["serve.max_model_len=64", "export.temperature=0"]
+    )
     model = servable_of(config, load_artifact(Path(config.run_dir) / "adapter", "adapter"))
-    with pytest.raises(TunewrightError, match="E_CONFIG_VALUE: The question takes"):
-        conversation_of(config, model, ["word " * 400])
+    alone = conversation_of(config, model, ["Hello"])
+    both = conversation_of(config, model, ["word " * 400, "Hello"])
+    assert "The question takes" in both[0]
+    assert "serve.max_model_len" in both[0]
+    # Nothing of it is remembered.
+    assert both[1:] == alone
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_model_name_or_path": None},
+        {"base_model_name_or_path": ""},
+        {"base_model_name_or_path": ["x"]},
+        {"base_model_name_or_path": "x", "r": "8"},
+        {"base_model_name_or_path": "x", "r": None},
+        {"base_model_name_or_path": "x", "rank_pattern": {"q": "8"}},
+        {"base_model_name_or_path": "x", "rank_pattern": [8]},
+        [],
+    ],
+)
+def test_settings_of_an_adapter_that_say_no_base_or_rank(tmp_path, settings):
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(TunewrightError, match="E_ARTIFACT_INVALID"):
+        found(tmp_path)
 
 
 def test_ctrl_c_ends_an_answer_and_then_the_chat(served_run):
@@ -361,7 +387,12 @@ def test_vllm_is_started_with_the_key_in_its_environment(served_run, tmp_path, m
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("TUNEWRIGHT_API_KEY", "sesame")
     monkeypatch.setattr(_open, "device", lambda: "cuda")
-    assert main(["serve", served_run.run_dir, "--what", "adapter", "--host", "0.0.0.0"]) == 2
+    words = ["serve", served_run.run_dir, "--what", "adapter", "--host", "0.0.0.0"]
+    # Its key covers some paths only.
+    assert main(words) == 2
+    assert not out.exists()
+    assert "its key does not cover every path" in capsys.readouterr().err
+    assert main([*words, "--allow-without-key"]) == 2
     given, key = json.loads(out.read_text())
     adapter = f"{served_run.run_dir}/adapter"
     assert key == "sesame"
@@ -397,6 +428,45 @@ def test_what_is_started_ends_with_us():
     assert (child.returncode, out) == (0, "ended\n")
     for _ in range(100):
         state = Path(f"/proc/{below}/stat")
+        if not state.exists() or state.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.05)
+    pytest.fail("it runs on")
+
+
+STUBBORN = """
+import sys
+from tunewright.serve.child import interruptible, run_child
+with interruptible():
+    run_child([sys.executable, "-c", "import signal, subprocess, os\\nfor n in (2, 15): signal.signal(n, signal.SIG_IGN)"
+        "\\nprint(os.getpid(), flush=True)\\nsignal.pause()"], {})
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_second_signal_shortens_the_grace_and_leaves_nothing(number):
+    child = subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True)
+    below = int(child.stdout.readline())
+    started = time.monotonic()
+    os.kill(child.pid, number)
+    time.sleep(0.5)
+    assert child.poll() is None
+    os.kill(child.pid, signal.SIGINT)
+    out, _ = child.communicate(timeout=30)
+    assert time.monotonic() - started < 10
+    assert (child.returncode, out) == (0, "ended\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(below, 0)
+
+
+def test_what_a_child_that_ends_has_started_ends_too():
+    words = ["sh", "-c", 'sleep 600 & echo $! > "$PLACE"']
+    with tempfile.NamedTemporaryFile() as file:
+        assert run_child(words, {"PLACE": file.name}) == 0
+        below = int(Path(file.name).read_text())
+    state = Path(f"/proc/{below}/stat")
+    for _ in range(100):
         if not state.exists() or state.read_text().split()[2] == "Z":
             return
         time.sleep(0.05)

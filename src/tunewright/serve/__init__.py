@@ -20,7 +20,7 @@ __all__ = [
 
 
 def serve(config: Config, model: Artifact | Servable, *, listener: Listener = SILENT) -> None:
-    """Serve a model until Ctrl-C or SIGTERM; then return.
+    """Serve a model until Ctrl-C, SIGTERM or SIGHUP; then return.
 
     Routes: /v1/chat/completions, /v1/completions (both with streaming), /v1/models, /health. What is
     served, by which engine and why, the URL, and a line to try it with are said to the listener. With
@@ -34,8 +34,8 @@ def serve(config: Config, model: Artifact | Servable, *, listener: Listener = SI
 
     Raises:
         TunewrightError: E_PORT, the address cannot be bound. E_CONFIG_VALUE, others could use it without a
-            key. E_ENGINE, the engine that was asked for cannot serve it. E_NOT_FOUND, E_MODEL or
-            E_ARTIFACT_INVALID, the model is missing or broken.
+            key. E_ENGINE, the engine that was asked for cannot serve it. E_NOT_FOUND, E_MODEL,
+            E_GGUF_INVALID or E_ARTIFACT_INVALID, the model is missing or broken.
     """
     from tunewright.serve._serve import serve_model
 
@@ -57,11 +57,11 @@ def chat(
         config: Options of the run; `export`, `serve.max_model_len`.
         model: As for `serve`.
         ask: Returns what the user says next, None to end. Empty lines are skipped.
-        say: Receives the answer piece by piece, and a line end after it.
+        say: Receives the answer piece by piece, and a line end after it; or that the question is too long.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, E_MODEL or E_ARTIFACT_INVALID, the model is missing or broken.
-            E_CONFIG_VALUE, a question is longer than the context.
+        TunewrightError: E_NOT_FOUND, E_MODEL, E_GGUF_INVALID or E_ARTIFACT_INVALID, the model is missing
+            or broken.
     """
     from tunewright.serve._chat import chat_with
 

@@ -5,7 +5,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 from tunewright.config.schema import Config
-from tunewright.errors import failure
 from tunewright.models.chat import Message
 from tunewright.serve._open import opened, opened_pair
 from tunewright.serve.engine import Engine, Options
@@ -16,6 +15,11 @@ from tunewright.serve.servable import Servable
 ANSWER_SHARE = 4
 """One part in so many of the context is kept free for the answer."""
 SIDES = ("base", "tuned")
+
+
+class _TooLongError(Exception):
+    """A question that does not fit the context; the text says so."""
+
 
 Say = Callable[[str, str], None]
 """Whose answer, and a piece of it; an empty piece ends it."""
@@ -79,6 +83,8 @@ def _turn(config: Config, sides: Sequence[Side], line: str, say: Say, *, seed: i
                     say(side.name, piece)
         except KeyboardInterrupt:
             ended = True
+        except _TooLongError as error:
+            say(side.name, str(error))
         say(side.name, "")
         if pieces:
             side.messages.append(Message(role="assistant", content="".join(pieces)))
@@ -91,15 +97,14 @@ def _answer(config: Config, side: Side, seed: int | None) -> Generator[str]:
     """Give the pieces of an answer as they come."""
     engine = side.engine
     limit = engine.context - engine.context // ANSWER_SHARE
-    side.messages = fitting(side.messages, limit, lambda chat: len(engine.read(chat)))
-    ids = engine.read(side.messages)
+    kept = fitting(side.messages, limit, lambda chat: len(engine.read(chat)))
+    ids = engine.read(kept)
     if len(ids) >= engine.context:
-        raise failure(
-            "E_CONFIG_VALUE",
-            f"The question takes {len(ids):,} tokens, and the context has {engine.context:,}.",
-            where="export.num_ctx",
-            fix="Ask something shorter, or raise `serve.max_model_len`.",
+        raise _TooLongError(
+            f"(The question takes {len(ids):,} tokens, and the context has {engine.context:,}: "
+            "ask something shorter, or raise `serve.max_model_len`.)"
         )
+    side.messages = kept
     options = Options(
         max_tokens=engine.context - len(ids),
         temperature=config.export.temperature,

@@ -17,8 +17,12 @@ from tunewright.models._generate import prompt_ids
 from tunewright.models._llama import endpoint, post, requested
 from tunewright.models._load import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, Vocabulary
+from tunewright.models.gguf_check import require_gguf
 from tunewright.serve.engine import Likely, Options, Token
 from tunewright.serve.gguf_header import ALL_F32, CONTROL, header
+
+RANDOM_SEED = 2**32 - 1
+"""What llama.cpp reads as: another seed each time. Source: `LLAMA_DEFAULT_SEED` in llama.h."""
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,20 @@ class LlamaCpp:
 
 def _body(ids: Sequence[int], options: Options) -> dict[str, Any]:
     """Return the request: nothing but what was asked for has a say in what is sampled."""
-    reproducible = options.temperature == 0 or options.seed is not None
+    reproducible = options.greedy or options.seed is not None
     return {
         "prompt": list(ids),
         "stream": True,
         "return_tokens": True,
         "n_predict": options.max_tokens,
-        "temperature": options.temperature,
+        "temperature": 0 if options.greedy else options.temperature,
         "top_p": options.top_p,
         "top_k": options.top_k,
         "samplers": ["temperature", "top_k", "top_p"],
         "n_probs": 0 if options.logprobs is None else max(1, options.logprobs),
         # What is computed in other batches is rounded otherwise.
         "cache_prompt": not reproducible,
-        **({} if options.seed is None else {"seed": options.seed % 2**32}),
+        **({} if options.seed is None else {"seed": options.seed % RANDOM_SEED}),
     }
 
 
@@ -120,10 +124,13 @@ def loaded(file: Path, tokenizer: Path | None, context: int) -> Generator[LlamaC
         context: Tokens of question and answer at most; less where the model was made for less.
 
     Raises:
-        TunewrightError: E_NOT_FOUND, E_ARTIFACT_INVALID, see `endpoint`.
+        TunewrightError: E_NOT_FOUND, there is no such file. E_GGUF_INVALID, E_ARTIFACT_INVALID, it is
+            damaged, or no model; see `endpoint`.
     """
     if not file.is_file():
         raise failure("E_NOT_FOUND", "There is no such GGUF file.", where=file)
+    # llama.cpp and we trust what a file says only after a process of its own has looked at it.
+    require_gguf(file)
     try:
         facts = header(file)
         longest = int(facts[f"{facts['general.architecture']}.context_length"])

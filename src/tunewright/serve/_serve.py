@@ -22,6 +22,8 @@ def serve_model(config: Config, model: Servable, *, listener: Listener) -> None:
     key = api_key()
     require_guarded(options.host, key, allow_without_key=options.allow_without_key)
     engine, reason = choice(config, model)
+    if engine == "vllm":
+        _require_local(options.host, allowed=options.allow_without_key)
     listener.said(f"Serving {model.words} as '{model.name}'.")
     listener.said(f"engine: {engine}, since {reason}")
     if not is_local(options.host):
@@ -32,6 +34,22 @@ def serve_model(config: Config, model: Servable, *, listener: Listener) -> None:
             _serve_by_vllm(config, model, key, listener)
         else:
             _serve_here(config, model, key, listener)
+
+
+def _require_local(host: str, *, allowed: bool) -> None:
+    """Refuse to let others reach vLLM: its key covers `/v1` and not every other path that answers.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE.
+    """
+    if not is_local(host) and not allowed:
+        raise failure(
+            "E_CONFIG_VALUE",
+            f"Anyone who can reach {host} could use vLLM: its key does not cover every path.",
+            where="serve.host",
+            fix="Bind 127.0.0.1 behind a proxy that passes only `/v1` on; or `--engine transformers`; "
+            "or `--allow-without-key`, where that is meant.",
+        )
 
 
 def _serve_here(config: Config, model: Servable, key: str | None, listener: Listener) -> None:
@@ -58,7 +76,9 @@ def _serve_by_vllm(
     """
     named = model.base if isinstance(model, AdapterModel) else str(model.path)
     folder = resolve_model(named, model.revision if isinstance(model, AdapterModel) else None)
-    place = vllm.Place(config.serve.host, config.serve.port, context_of(config, folder))
+    own = config.serve
+    sampling = (config.export.temperature, config.export.top_p)
+    place = vllm.Place(own.host, own.port, context_of(config, folder), *sampling)
     # The bundled base has a name that only Tunewright knows.
     words = vllm.command(model, settings_of(model), place)
     words = [str(folder) if word == TINY else word for word in words]

@@ -64,7 +64,7 @@ class Local:
             token = picked(logits_V, options, dice)
             written.append(token)
             ends = token in self.vocabulary.ends
-            text = stream.step(self.tokenizer.backend_tokenizer, token) or ""
+            stream, text = self._text(stream, written)
             if ends or not left:
                 text += self._rest(written, told + text)
             told += text
@@ -91,6 +91,20 @@ class Local:
             return
         with self.model.disable_adapter():
             yield
+
+    def _text(self, stream: DecodeStream, written: Sequence[int]) -> tuple[DecodeStream, str]:
+        """Return what the last token adds to the text, and the stream that reads the next one."""
+        *before, token = written
+        own = self.tokenizer.backend_tokenizer
+        try:
+            return stream, stream.step(own, token) or ""
+        except Exception as error:
+            # Tokenizers has no type for it: decoders that change what they have told cannot go on.
+            if "Invalid prefix" not in str(error):
+                raise
+        # The token before keeps the space that begins this one.
+        stream = DecodeStream(before[-1:], skip_special_tokens=True)
+        return stream, stream.step(own, token) or ""
 
     def _rest(self, written: Sequence[int], told: str) -> str:
         """Return what the whole text has beyond what was told: characters that stay incomplete."""
@@ -121,7 +135,7 @@ def picked(logits_V: torch.Tensor, options: Options, dice: torch.Generator) -> i
 
     Source: nucleus sampling, Holtzman et al. 2020, https://arxiv.org/abs/1904.09751
     """
-    if options.temperature == 0:
+    if options.greedy:
         return int(logits_V.argmax())
     scaled_V, order_V = torch.sort(logits_V / options.temperature, descending=True)
     if options.top_k:

@@ -15,6 +15,13 @@ from tunewright.serve.pieces import Shown
 from tunewright.serve.queue import GoneError
 from tunewright.serve.replies import Finish, Head
 
+MAX_TOKEN_BYTES = 128
+"""Bytes of the longest token that vocabularies in use have: runs of spaces."""
+
+
+class EngineError(Exception):
+    """An engine has failed; the message is for those who serve."""
+
 
 @dataclass(frozen=True)
 class Defaults:
@@ -60,9 +67,10 @@ class Answering:
 
         Raises:
             GoneError: It is no longer wanted; no more of it is computed.
+            EngineError: The engine has failed.
         """
         waiting: list[Token] = []
-        with closing(self.engine.answer(self.ids, self.options)) as tokens:
+        with closing(self._tokens()) as tokens:
             for token in tokens:
                 if not wanted():
                     raise GoneError
@@ -81,6 +89,14 @@ class Answering:
         yield self.shown.rest(), waiting
         if self.shown.stopped:
             self.finish = "stop"
+
+    def _tokens(self) -> Generator[Token]:
+        """Give the engine's tokens; whatever it raises becomes one error, which no other part raises."""
+        try:
+            with closing(self.engine.answer(self.ids, self.options)) as tokens:
+                yield from tokens
+        except Exception as error:
+            raise EngineError(_told(error)) from error
 
     def events(self, wanted: Callable[[], bool]) -> Generator[dict[str, Any]]:
         """Give the parts of an answer that is told as it is made; see `pieces`."""
@@ -112,7 +128,9 @@ def answering(asked: Asked, engine: Engine, model: str, defaults: Defaults) -> A
 
     Raises:
         RefusedError: The chat template cannot write the conversation, or it does not fit the context.
+        EngineError: The engine has failed.
     """
+    _refuse_too_large(asked, engine.context)
     ids = _ids(asked, engine)
     room = engine.context - len(ids)
     if room < 1:
@@ -124,7 +142,7 @@ def answering(asked: Asked, engine: Engine, model: str, defaults: Defaults) -> A
         max_tokens=min(asked.max_tokens or room, room),
         temperature=defaults.temperature if temperature is None else temperature,
         top_p=defaults.top_p if top_p is None else top_p,
-        top_k=asked.top_k,
+        top_k=min(asked.top_k, engine.vocabulary_size),
         seed=asked.seed,
         logprobs=asked.logprobs,
     )
@@ -132,6 +150,23 @@ def answering(asked: Asked, engine: Engine, model: str, defaults: Defaults) -> A
     name = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
     head = Head(name, int(time.time()), model, chat)
     return Answering(engine, ids, options, Shown(asked.stops), head, asked.include_usage)
+
+
+def _refuse_too_large(asked: Asked, context: int) -> None:
+    """Refuse what cannot fit by its size alone, before time is spent on it."""
+    given = [m["content"] for m in asked.messages or ()]
+    if isinstance(asked.prompt, str):
+        given.append(asked.prompt)
+    size = sum(len(text.encode()) for text in given)
+    if size > context * MAX_TOKEN_BYTES:
+        message = f"These {size:,} bytes cannot fit the context of {context:,} tokens."
+        param = "messages" if asked.messages else "prompt"
+        raise RefusedError(message, param=param, code="context_length_exceeded")
+
+
+def _told(error: Exception) -> str:
+    """Return an error in words; those of Python's own are named, since their text alone says little."""
+    return str(error) if isinstance(error, RuntimeError) else f"{type(error).__name__}: {error}"
 
 
 def _ids(asked: Asked, engine: Engine) -> list[int]:
@@ -146,6 +181,8 @@ def _ids(asked: Asked, engine: Engine) -> list[int]:
     except TunewrightError as error:
         reason = error.problems[0].message
         raise RefusedError(reason, param="messages", code="invalid_prompt") from error
+    except Exception as error:
+        raise EngineError(_told(error)) from error
     if not ids:
         raise RefusedError("There is nothing to continue.", param="prompt")
     if not all(0 <= token < engine.vocabulary_size for token in ids):

@@ -135,7 +135,7 @@ def asked_chat(body: Mapping[str, Any], *, max_messages: int) -> Asked:
 
     Args:
         body: The request's.
-        max_messages: More cannot fit the context, however short they are.
+        max_messages: More are not taken, however short they are.
 
     Raises:
         RefusedError: A field is unknown, or has a value that cannot be used.
@@ -307,7 +307,7 @@ def _messages(value: object, most: int) -> tuple[Message, ...]:
         _refuse("messages", "is missing" if value is None else "is not a list of messages")
     given = cast("list[object]", value)
     if len(given) > most:
-        reason = f"has {len(given):,} messages, more than the context of {most:,} tokens can hold"
+        reason = f"has {len(given):,} messages; with this context at most {most:,} are taken"
         _refuse("messages", reason, "context_length_exceeded")
     messages = tuple(_message(one, f"messages[{at}]") for at, one in enumerate(given))
     if messages[-1]["role"] == "assistant":

@@ -8,6 +8,7 @@ from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.models.messages import Message
 from tunewright.serve.servable import GgufModel, Servable
 
+MIN_TEMPERATURE = 1e-4
 EngineName = Literal["llama.cpp", "transformers", "vllm"]
 
 
@@ -17,7 +18,7 @@ class Options:
 
     Attributes:
         max_tokens: Tokens at most.
-        temperature: Divides the logits; 0: the most likely token each time.
+        temperature: Divides the logits; under 0.0001: the most likely token each time.
         top_p: Probability mass sampled from.
         top_k: Most likely tokens sampled from; 0: all.
         seed: Of the sampling; None: another one each time.
@@ -30,6 +31,11 @@ class Options:
     top_k: int = 0
     seed: int | None = None
     logprobs: int | None = None
+
+    @property
+    def greedy(self) -> bool:
+        """The most likely token each time: logits divided by less than this are no numbers any more."""
+        return self.temperature < MIN_TEMPERATURE
 
 
 @dataclass(frozen=True)

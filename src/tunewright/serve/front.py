@@ -2,15 +2,14 @@
 
 import errno
 import http.server
+import io
 import json
 import select
 import socket
-import socketserver
-import sys
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
@@ -19,17 +18,24 @@ from typing import Any
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
 from tunewright.serve import guard, replies
-from tunewright.serve.answering import Answering, Defaults, answering
+from tunewright.serve.answering import Answering, Defaults, EngineError, answering
 from tunewright.serve.asked import Asked, RefusedError, asked_chat, asked_text, parsed
+from tunewright.serve.connections import SECONDS, Connections, InTime
 from tunewright.serve.engine import Engine
 from tunewright.serve.queue import GoneError, Queue
 
 MAX_BODY_BYTES = 4 * 2**20
 MAX_DRAINED_BYTES = 64 * 2**20
 """Of a body that is too large so much is read, so that the refusal can be."""
-SECONDS = 60.0
-"""How long a connection may be silent."""
+LINGER_SECONDS = 2.0
+"""How long a client that is refused may take to read why."""
+END_SECONDS = 10.0
+"""How long the answer under way may take to notice that it ends."""
+MAX_MESSAGES = 512
+MAX_READING = 2
+"""Conversations that are put into tokens at a time."""
 CHAT, TEXT, MODELS, HEALTH = "/v1/chat/completions", "/v1/completions", "/v1/models", "/health"
+_FAULT = 500
 METHODS: Mapping[str, str] = {CHAT: "POST", TEXT: "POST", MODELS: "GET", HEALTH: "GET"}
 
 
@@ -45,6 +51,7 @@ class Site:
         defaults: For requests that leave them out.
         listener: Is told what fails here.
         queue: One answer is made at a time.
+        reading: Limits how many requests are put into tokens at a time.
         created: Seconds since 1970.
         ending: Set: no more answers.
     """
@@ -56,6 +63,7 @@ class Site:
     defaults: Defaults
     listener: Listener = SILENT
     queue: Queue = field(default_factory=Queue)
+    reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(MAX_READING))
     created: int = field(default_factory=lambda: int(time.time()))
     ending: threading.Event = field(default_factory=threading.Event)
 
@@ -76,40 +84,22 @@ def front(site: Site, port: int) -> Generator[str]:
     finally:
         site.ending.set()
         server.shutdown()
+        # What is let go after us is still being computed with.
+        site.queue.wait_empty(END_SECONDS)
         server.server_close()
         thread.join()
 
 
-def _bound(site: Site, port: int) -> "Server":
+def _bound(site: Site, port: int) -> Connections:
     try:
         found = socket.getaddrinfo(
             site.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        return Server(site, found[0], found[4])
+        return Connections(found[0], found[4], partial(Handler, site), site.listener)
     except OSError as error:
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"fails: {error.strerror}"
         where = f"{site.host}:{port}"
         raise failure("E_PORT", f"The address {reason}.", where=where) from error
-
-
-class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """A thread for each connection; they end with the process."""
-
-    daemon_threads = True
-    block_on_close = False
-    allow_reuse_address = True
-    request_queue_size = 128
-
-    def __init__(self, site: Site, family: socket.AddressFamily, address: Any) -> None:
-        self.address_family = family
-        self.site = site
-        super().__init__(address, partial(Handler, site))
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tell what went wrong here; connections that break are nobody's fault."""
-        error = sys.exception()
-        if error is not None and not isinstance(error, ConnectionError | TimeoutError):
-            self.site.listener.said(f"A request failed: {type(error).__name__}: {error}")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -120,7 +110,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def __init__(self, site: Site, *args: Any) -> None:
         self.site = site
+        self._unread = False
+        self._begun = False
         super().__init__(*args)
+
+    def setup(self) -> None:
+        """Read with one deadline for a whole request: a byte now and then keeps nothing open."""
+        super().setup()
+        self.rfile.close()
+        self._in_time = InTime(self.connection)
+        self.rfile = io.BufferedReader(self._in_time)
+
+    def handle_one_request(self) -> None:
+        """Answer a request whose head and body come in time."""
+        self._unread = self._begun = False
+        self._in_time.begin(self.timeout or SECONDS)
+        super().handle_one_request()
 
     def do_GET(self) -> None:  # noqa: D102 - the name is the base's
         self._handle("GET")
@@ -145,13 +150,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
         try:
             self._route(method)
         except RefusedError as refused:
-            self._json(refused.status, replies.error(refused))
+            self._refuse(refused)
         except (GoneError, ConnectionError, TimeoutError):
             self.close_connection = True
+        except Exception as error:  # noqa: BLE001 - the client is told, whatever it is
+            self._failed(f"A request failed: {type(error).__name__}: {error}")
+
+    def _refuse(self, refused: RefusedError) -> None:
+        """Say why; whose body was not read gets the time to hear it."""
+        if not self._unread:
+            self._json(refused.status, replies.error(refused))
+            return
+        self.close_connection = True
+        self._json(refused.status, replies.error(refused))
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self._drain(MAX_BODY_BYTES, LINGER_SECONDS)
+
+    def _failed(self, why: str) -> None:
+        """Say here why, and there that it failed."""
+        self.site.listener.said(why)
+        self.close_connection = True
+        told = replies.error(RefusedError("The answer failed; the server says why.", status=_FAULT))
+        if not self._begun:
+            self._json(_FAULT, told)
+            return
+        self._event(told)
+        self._end()
 
     def _route(self, method: str) -> None:
         path = self.path.partition("?")[0]
-        body = self._body() if method == "POST" else b""
+        # Until it is read: it may be that nobody has to.
+        self._unread = method == "POST" or self._has_body()
+        if method == "GET" and self._unread:
+            raise RefusedError("A GET has no body.")
         if path == HEALTH and method == "GET":
             self._json(200, {"status": "ok"})
             return
@@ -164,11 +196,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if method == "GET":
             self._models(path)
             return
-        asked = parsed(body)
+        asked = parsed(self._body())
         if path == CHAT:
-            self._answer(asked_chat(asked, max_messages=self.site.engine.context))
+            most = min(MAX_MESSAGES, self.site.engine.context)
+            self._answer(asked_chat(asked, max_messages=most))
         else:
             self._answer(asked_text(asked))
+
+    def _has_body(self) -> bool:
+        lengths = self.headers.get_all("Content-Length", [])
+        return "Transfer-Encoding" in self.headers or any(one != "0" for one in lengths)
 
     def _require_allowed(self) -> None:
         """Refuse who has no key, and pages of other sites where none is asked for.
@@ -205,42 +242,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """
         lengths = self.headers.get_all("Content-Length", [])
         if len(lengths) != 1 or not lengths[0].isascii() or not lengths[0].isdigit():
-            self.close_connection = True
             raise RefusedError("Content-Length is missing.", status=411)
         size = int(lengths[0][:20])
         if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
             raise RefusedError("Content-Length and Transfer-Encoding exclude each other.")
         if size > MAX_BODY_BYTES:
-            self.close_connection = True
-            self._drain(size)
+            self._drain(min(size, MAX_DRAINED_BYTES), SECONDS)
             limit = f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB."
             raise RefusedError(limit, status=413)
         body = self.rfile.read(size)
         if len(body) < size:
             raise GoneError
+        self._unread = False
         # Pages of other sites may send any other type without asking first.
         if self.headers.get_content_type() != "application/json":
             raise RefusedError("Content-Type is not application/json.", status=415)
         return body
 
-    def _drain(self, size: int) -> None:
-        left = min(size, MAX_DRAINED_BYTES)
-        until = time.monotonic() + SECONDS
-        while left > 0 and time.monotonic() < until:
-            read = self.rfile.read1(min(left, 2**16))
-            if not read:
-                return
-            left -= len(read)
+    def _drain(self, left: int, seconds: float) -> None:
+        """Read what is not used."""
+        self._in_time.begin(seconds)
+        try:
+            while left > 0 and (read := self.rfile.read1(min(left, 2**16))):
+                left -= len(read)
+        except (ConnectionError, TimeoutError):
+            return
 
     def _wanted(self) -> bool:
         """Return whether the client is still there."""
         if self.site.ending.is_set():
             return False
         try:
-            if not select.select([self.connection], [], [], 0)[0]:
-                return True
-            return self.connection.recv(1, socket.MSG_PEEK) != b""
+            # Unlike select, it takes descriptors of any number.
+            looked = select.poll()
+            looked.register(self.connection, select.POLLIN)
+            return not looked.poll(0) or self.connection.recv(1, socket.MSG_PEEK) != b""
         except (OSError, ValueError):
             return False
 
@@ -249,22 +285,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         site = self.site
         if asked.model not in (None, site.model):
             raise self._no_model()
-        made = answering(asked, site.engine, site.model, site.defaults)
-        with site.queue.turn(self._wanted):
-            try:
+        try:
+            with site.reading:
+                made = answering(asked, site.engine, site.model, site.defaults)
+            with site.queue.turn(self._wanted):
                 if asked.stream:
                     self._stream(made)
                 else:
                     self._json(200, made.whole(self._wanted))
-            except (RuntimeError, OSError) as error:
-                if isinstance(error, ConnectionError | TimeoutError):
-                    raise
-                site.listener.said(f"An answer failed: {error}")
-                refused = RefusedError("The answer failed; the server says why.", status=500)
-                if not asked.stream or not made.begun:
-                    raise refused from error
-                self._event(replies.error(refused))
-                self.close_connection = True
+        except EngineError as error:
+            self._failed(f"An answer failed: {error}")
 
     def _stream(self, made: Answering) -> None:
         """Send an answer piece by piece."""
@@ -273,20 +303,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Cache-Control", "no-cache")
-            self.send_header("Transfer-Encoding", "chunked")
+            if self._chunked():
+                self.send_header("Transfer-Encoding", "chunked")
+            else:
+                self.send_header("Connection", "close")
+                self.close_connection = True
             self.end_headers()
+            self._begun = True
             self._event(first)
             for event in events:
                 self._event(event)
-        self._chunk(b"data: [DONE]\n\n")
-        self._chunk(b"")
+        self._write(b"data: [DONE]\n\n")
+        self._end()
+
+    def _chunked(self) -> bool:
+        """Return whether the client knows chunks: HTTP/1.0 does not."""
+        return self.request_version not in ("HTTP/0.9", "HTTP/1.0")
 
     def _event(self, value: Mapping[str, Any]) -> None:
-        self._chunk(b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n")
+        self._write(b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n")
 
-    def _chunk(self, data: bytes) -> None:
-        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
-        self.wfile.flush()
+    def _write(self, data: bytes) -> None:
+        chunk = f"{len(data):x}\r\n".encode() + data + b"\r\n"
+        self.wfile.write(chunk if self._chunked() else data)
+
+    def _end(self) -> None:
+        self.wfile.write(b"0\r\n\r\n" if self._chunked() else b"")
 
     def _json(self, status: int, value: Mapping[str, Any]) -> None:
         data = json.dumps(value, ensure_ascii=False).encode()
@@ -298,4 +340,5 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
+        self._begun = True
         self.wfile.write(data)

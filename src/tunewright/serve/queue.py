@@ -45,6 +45,11 @@ class Queue:
                 self._line.remove(own)
                 self._moved.notify_all()
 
+    def wait_empty(self, seconds: float) -> bool:
+        """Return whether nobody is left, neither in turn nor waiting, within so many seconds."""
+        with self._moved:
+            return self._moved.wait_for(lambda: not self._line, seconds)
+
     def _wait(self, own: object, wanted: Callable[[], bool]) -> None:
         with self._moved:
             while self._line[0] is not own:

@@ -3,6 +3,7 @@
 Source: vLLM's documentation of `vllm serve` and of LoRA adapters: https://docs.vllm.ai
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +19,21 @@ KEY = "VLLM_API_KEY"
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how long.
+    """Where, how long, and how answers are sampled.
 
     Attributes:
         host: Address to bind.
         port: Port to bind.
         context: Tokens of question and answer together.
+        temperature: Where a request does not say.
+        top_p: Likewise.
     """
 
     host: str
     port: int
     context: int
+    temperature: float
+    top_p: float
 
 
 def command(
@@ -55,6 +60,10 @@ def command(
     template = model.path / TEMPLATE
     words += ["--chat-template", str(template)] if template.is_file() else []
     words += ["--max-model-len", str(place.context)]
+    sampling = {"temperature": place.temperature, "top_p": place.top_p}
+    words += ["--override-generation-config", json.dumps(sampling)]
+    # Without these, any page may read the answers, and anyone the interface.
+    words += ["--allowed-origins", "[]", "--disable-fastapi-docs"]
     return [*words, "--host", place.host, "--port", str(place.port)]
 
 

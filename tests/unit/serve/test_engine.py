@@ -55,20 +55,27 @@ def test_what_is_missing_is_said_all_at_once(asked, model, here, missing):
 def test_vllm_is_given_the_adapter_with_its_tokenizer_and_template(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("x")
     model = AdapterModel("voice", "", tmp_path, "org/base", "abc", in_4_bits=True)
-    words = command(model, {"r": 20, "rank_pattern": {"a": 40}}, Place("127.0.0.1", 8080, 4096))
+    words = command(
+        model, {"r": 20, "rank_pattern": {"a": 40}}, Place("127.0.0.1", 8080, 4096, 0.7, 0.8)
+    )
     assert words == [
         *("vllm", "serve", "org/base", "--tokenizer", str(tmp_path), "--revision", "abc"),
         *("--enable-lora", "--max-lora-rank", "64", "--lora-modules", f"voice={tmp_path}"),
         *("--quantization", "bitsandbytes"),
         *("--chat-template", str(tmp_path / "chat_template.jinja"), "--max-model-len", "4096"),
+        *("--override-generation-config", '{"temperature": 0.7, "top_p": 0.8}'),
+        *("--allowed-origins", "[]", "--disable-fastapi-docs"),
         *("--host", "127.0.0.1", "--port", "8080"),
     ]
 
 
 def test_vllm_is_given_a_merged_model_by_its_folder():
-    assert command(MERGED, {}, Place("::1", 1, 512)) == [
+    assert command(MERGED, {}, Place("::1", 1, 512, 0, 1.0)) == [
         *("vllm", "serve", "runs/a/merged", "--served-model-name", "voice-merged"),
-        *("--max-model-len", "512", "--host", "::1", "--port", "1"),
+        *("--max-model-len", "512"),
+        *("--override-generation-config", '{"temperature": 0, "top_p": 1.0}'),
+        *("--allowed-origins", "[]", "--disable-fastapi-docs"),
+        *("--host", "::1", "--port", "1"),
     ]
 
 

@@ -12,8 +12,9 @@ import openai
 import pytest
 
 from tunewright.errors import failure
+from tunewright.serve import connections
 from tunewright.serve import front as front_module
-from tunewright.serve.answering import Defaults
+from tunewright.serve.answering import MAX_TOKEN_BYTES, Defaults
 from tunewright.serve.engine import Options, Token
 from tunewright.serve.front import MAX_BODY_BYTES, Site, front
 
@@ -274,14 +275,166 @@ def test_an_engine_that_fails_is_told_here_and_not_there(serving, engine, said, 
     assert ask(url, body=HELLO)[0].status == 200
 
 
-def test_a_fault_of_ours_is_told_here_and_the_server_lives(serving, engine, said):
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fails", [LookupError, ConnectionResetError, BrokenPipeError, Exception])
+def test_whatever_the_engine_raises_is_told(serving, engine, said, fails, stream):
+    """Also what breaks between us and llama.cpp, which is no client that has gone."""
     url = serving()
-    engine.fails = LookupError
-    with pytest.raises(http.client.RemoteDisconnected):
-        ask(url, body=HELLO)
-    assert said == ["A request failed: LookupError: out of memory at 0x7f"]
+    engine.fails = fails
+    with client_of(url) as client, pytest.raises(openai.APIError, match="server says why"):
+        answer = client.chat.completions.create(model="echo", stream=stream, **HELLO)
+        list(answer if stream else ())
+    assert said == [f"An answer failed: {fails.__name__}: out of memory at 0x7f"]
     engine.fails = None
     assert ask(url, body=HELLO)[0].status == 200
+
+
+def test_a_fault_of_ours_is_told_here_and_the_server_lives(serving, said, monkeypatch):
+    url = serving()
+    with monkeypatch.context() as patch:
+        patch.setattr(front_module, "asked_chat", lambda *_, **__: 1 / 0)
+        response, answer = ask(url, body=HELLO)
+    assert response.status == 500
+    assert answer["error"]["type"] == "server_error"
+    assert said == ["A request failed: ZeroDivisionError: division by zero"]
+    assert ask(url, body=HELLO)[0].status == 200
+
+
+def told_to(url, *sent, pause=0.0):
+    """Return all that comes back to these bytes until the connection ends."""
+    with socket.create_connection(urlsplit(url).netloc.split(":"), timeout=10) as stream:
+        for data in sent:
+            stream.sendall(data)
+            time.sleep(pause)
+        got = b""
+        while data := stream.recv(4096):
+            got += data
+        return got
+
+
+def test_who_may_not_ask_sends_no_body(serving):
+    """The refusal comes before the body, and the connection ends."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nContent-Type: application/json\r\n"
+    told = told_to(serving("sesame"), head + b"Host: localhost\r\nContent-Length: 999\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 401")
+    assert b"Connection: close" in told
+    told = told_to(serving(), head + b"Host: evil.example\r\nContent-Length: 999\r\n\r\n")
+    assert told.startswith(b"HTTP/1.1 403")
+
+
+@pytest.mark.parametrize(
+    "header", ["Content-Length: 40", "Transfer-Encoding: chunked", "Content-Length: x"]
+)
+@pytest.mark.parametrize("path", ["/health", "/v1/models"])
+def test_a_get_smuggles_no_second_request(serving, header, path):
+    second = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n\r\n"
+    told = told_to(serving(), head.encode() + second)
+    assert told.startswith(b"HTTP/1.1 400")
+    assert told.count(b"HTTP/1.1") == 1
+
+
+def test_a_get_may_say_that_it_has_no_body(serving):
+    assert ask(serving(), "GET", "/health", headers={"Content-Length": "0"})[0].status == 200
+
+
+def test_a_client_of_http_1_0_gets_no_chunks(serving):
+    body = json.dumps(HELLO | {"stream": True}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.0\r\nHost: localhost\r\nConnection: keep-alive\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    headers, _, text = told_to(serving(), head.encode() + body).partition(b"\r\n\r\n")
+    assert b"chunked" not in headers
+    assert b"Connection: close" in headers
+    events = text.decode().strip().split("\n\n")
+    assert all(event.startswith("data: ") for event in events)
+    assert events[-1] == "data: [DONE]"
+
+
+def test_connections_have_a_limit(serving, monkeypatch):
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
+    url = serving()
+    open_ones = [socket.create_connection(urlsplit(url).netloc.split(":")) for _ in range(2)]
+    assert told_to(url).startswith(b"HTTP/1.1 503")
+    for one in open_ones:
+        one.close()
+    until = time.monotonic() + 5
+    while told_to(url, b"GET /health HTTP/1.0\r\n\r\n")[9:12] != b"200":
+        assert time.monotonic() < until
+
+
+def test_a_request_that_comes_byte_by_byte_has_one_deadline(serving, monkeypatch):
+    monkeypatch.setattr(front_module.Handler, "timeout", 0.3)
+    url = serving()
+    for head in (
+        b"GET /health HTTP/1.1\r\nX: ",
+        b"POST /v1/completions HTTP/1.1\r\n"
+        b"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n",
+    ):
+        with socket.create_connection(urlsplit(url).netloc.split(":"), timeout=10) as stream:
+            stream.sendall(head)
+            ended = False
+            for _ in range(40):
+                time.sleep(0.05)
+                try:
+                    stream.sendall(b"x")
+                except OSError:
+                    ended = True
+                    break
+            assert ended
+
+
+def test_what_cannot_fit_by_its_size_is_never_put_into_tokens(serving, engine):
+    engine.read = lambda messages: pytest.fail("it was read")
+    engine.read_text = engine.read
+    text = "x" * (64 * MAX_TOKEN_BYTES + 1)
+    url = serving()
+    for path, body in (
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": text}]}),
+        ("/v1/completions", {"prompt": text}),
+    ):
+        response, answer = ask(url, path=path, body=body)
+        assert response.status == 400
+        assert answer["error"]["code"] == "context_length_exceeded"
+
+
+def test_options_that_no_engine_could_hold(serving, engine):
+    """More than there are tokens is all of them."""
+    assert ask(serving(), body=HELLO | {"top_k": 2**62, "temperature": 1e-9})[0].status == 200
+    assert engine.options[0].top_k == engine.vocabulary_size
+    assert engine.options[0].greedy
+    assert not Options(1, 1e-4).greedy
+
+
+def test_at_most_512_messages_whatever_the_context(serving, engine):
+    engine.context = 10_000
+    one = {"role": "user", "content": "x"}
+    url = serving()
+    assert ask(url, body={"messages": [one] * 512, "max_tokens": 1})[0].status == 200
+    assert ask(url, body={"messages": [one] * 513, "max_tokens": 1})[0].status == 400
+
+
+def test_two_at_a_time_are_put_into_tokens(serving, engine):
+    now, most, lock = [0], [0], threading.Lock()
+
+    def read(messages):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.1)
+        with lock:
+            now[0] -= 1
+        return [65]
+
+    engine.read = read
+    url = serving()
+    threads = [threading.Thread(target=ask, args=(url,), kwargs={"body": HELLO}) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [2]
 
 
 def test_a_connection_that_says_nothing_is_closed(serving, monkeypatch):
@@ -292,6 +445,22 @@ def test_a_connection_that_says_nothing_is_closed(serving, monkeypatch):
         )
         stream.settimeout(5)
         assert stream.recv(100) == b""
+
+
+def test_the_block_ends_after_the_answer_under_way(engine):
+    """What the engine computes with may be let go after it."""
+    engine.seconds, engine.context = 0.3, 4000
+    site = Site(engine, "echo", "127.0.0.1", None, Defaults(0.7, 0.8))
+    long = {"messages": [{"role": "user", "content": "x" * 1000}]}
+    with front(site, 0) as url:
+        parts = urlsplit(url)
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", json.dumps(long), JSON)
+        while not engine.made:
+            time.sleep(0.01)
+    assert engine.closed.is_set()
+    assert engine.made < 10
+    connection.close()
 
 
 def test_ipv6(serving):
