@@ -3,12 +3,14 @@
 import ctypes
 import os
 import sys
-
-import llama_cpp  # pyright: ignore[reportMissingImports] - the extra `kquants`
+from importlib import import_module
+from typing import Any
 
 
 def main(source: str, target: str, type_number: str, threads: str) -> int:
     """Return llama.cpp's exit code: 0 if the file is written."""
+    # By name, because it is an extra, whose types are there or not.
+    llama_cpp: Any = import_module("llama_cpp")
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = int(type_number)
     params.nthread = int(threads)
