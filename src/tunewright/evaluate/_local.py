@@ -1,7 +1,6 @@
 """Models that are loaded here: their answers, and their losses on rows."""
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tunewright.models._load import (
     load_tuned,
     vocabulary_of,
 )
+from tunewright.models._place import adapter_switched
 from tunewright.models._weights import SETTINGS
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
@@ -72,7 +72,7 @@ class Local:
         Raises:
             TimeUpError: `max_seconds` did not suffice.
         """
-        with self._as_it_is():
+        with adapter_switched(self.model, on=self.adapted):
             return generate(
                 self.model,
                 self.tokenizer,
@@ -98,7 +98,7 @@ class Local:
         found = [0.0] * len(rows)
         done = 0
         budget = min(MAX_TOKENS, MAX_LOGITS // self.model.config.vocab_size)
-        with torch.inference_mode(), self._as_it_is():
+        with torch.inference_mode(), adapter_switched(self.model, on=self.adapted):
             for batch in batches([len(row.ids) for row in rows], budget):
                 for index, loss in zip(batch, self._losses([rows[n] for n in batch]), strict=True):
                     found[index] = loss
@@ -126,14 +126,6 @@ class Local:
             )
             losses.append(float(loss))
         return losses
-
-    @contextmanager
-    def _as_it_is(self) -> Generator[None]:
-        if self.adapted or not isinstance(self.model, PeftModel):
-            yield
-            return
-        with self.model.disable_adapter():
-            yield
 
 
 def load_pair(

@@ -1,5 +1,7 @@
 """How a model is loaded on this machine, and a checkpoint's weights on a loaded adapter."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +61,13 @@ def put_on(model: PreTrainedModel | PeftModel, checkpoint: Path) -> None:
         fix = "It is of another training; or of one that began with PiSSA or OLoRA, whose checkpoints change the base."
         raise failure("E_ARTIFACT_INVALID", message, where=file, fix=fix)
     set_peft_model_state_dict(model, tensors)
+
+
+@contextmanager
+def adapter_switched(model: PreTrainedModel | PeftModel, *, on: bool) -> Generator[None]:
+    """Have a model's adapter on or off in a block; of a model without one it is of no matter."""
+    if on or not isinstance(model, PeftModel):
+        yield
+        return
+    with model.disable_adapter():
+        yield

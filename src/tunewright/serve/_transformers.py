@@ -1,7 +1,6 @@
 """The engine for adapters and merged models: Transformers, token by token, so that an answer can be streamed and ended."""
 
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.models._generate import prompt_ids
+from tunewright.models._place import adapter_switched
 from tunewright.models.chat import Message, Vocabulary
 from tunewright.serve.engine import Likely, Options, Token
 
@@ -75,7 +75,7 @@ class Local:
 
     def _next(self, ids: Sequence[int], state: Any) -> tuple[torch.Tensor, Any]:
         """Return the logits after these tokens, and what the model keeps of all before."""
-        with torch.inference_mode(), self._as_it_is():
+        with torch.inference_mode(), adapter_switched(self.model, on=self.adapted):
             out = self.model(
                 input_ids=torch.tensor([list(ids)], device=self.model.device),
                 past_key_values=state,
@@ -83,14 +83,6 @@ class Local:
                 logits_to_keep=1,
             )
         return out.logits[0, -1].float(), out.past_key_values
-
-    @contextmanager
-    def _as_it_is(self) -> Generator[None]:
-        if self.adapted or not isinstance(self.model, PeftModel):
-            yield
-            return
-        with self.model.disable_adapter():
-            yield
 
     def _text(self, stream: DecodeStream, written: Sequence[int]) -> tuple[DecodeStream, str]:
         """Return what the last token adds to the text, and the stream that reads the next one."""

@@ -4,26 +4,14 @@ Source: the GGUF specification, version 3: https://github.com/ggml-org/ggml/blob
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tunewright.models.gguf_file import ARRAY, SCALARS, STRING
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-_STRING, _ARRAY = 8, 9
-_SCALARS: Mapping[int, str] = {
-    0: "<B",
-    1: "<b",
-    2: "<H",
-    3: "<h",
-    4: "<I",
-    5: "<i",
-    6: "<f",
-    7: "<?",
-    10: "<Q",
-    11: "<q",
-    12: "<d",
-}
 ALL_F32 = 0
 """`general.file_type` of a file whose weights are in 32 bits."""
 CONTROL = 3
@@ -65,17 +53,17 @@ def _text(take: Callable[[int], bytes]) -> str:
 
 
 def _value(take: Callable[[int], bytes], kind: int) -> Any:
-    if kind == _STRING:
+    if kind == STRING:
         return _text(take)
-    if kind in _SCALARS:
-        form = _SCALARS[kind]
+    if kind in SCALARS:
+        form = SCALARS[kind]
         return struct.unpack(form, take(struct.calcsize(form)))[0]
-    if kind != _ARRAY:
+    if kind != ARRAY:
         raise ValueError(f"a value has the unknown type {kind}")
     inner, count = struct.unpack("<IQ", take(12))
-    if inner in _SCALARS:
-        form = _SCALARS[inner]
+    if inner in SCALARS:
+        form = SCALARS[inner]
         return list(struct.unpack(f"<{count}{form[1]}", take(count * struct.calcsize(form))))
-    if inner != _STRING:
+    if inner != STRING:
         raise ValueError(f"a list has the type {inner}")
     return [_text(take) for _ in range(count)]
