@@ -53,9 +53,10 @@ def _stage(
 ) -> None:
     from tunewright import pipeline
     from tunewright.cli import render
+    from tunewright.targets import config_of
 
     with render.progress() as listener:
-        config = pipeline.config_of(target, overrides, note=listener.said)
+        config = config_of(target, overrides, note=listener.said)
         artifact = pipeline.run_stage(
             config, cast("pipeline.Stage", name), listener=listener, **options
         )
@@ -68,10 +69,11 @@ def _run(
     from tunewright import pipeline
     from tunewright.cli import render
     from tunewright.comparison import require_gates
+    from tunewright.targets import config_of
 
     refusal = None
     with render.progress() as listener:
-        config = pipeline.config_of(target, overrides, note=listener.said)
+        config = config_of(target, overrides, note=listener.said)
         try:
             outcomes = pipeline.run(
                 config, until=cast("pipeline.Stage | None", until), listener=listener
@@ -160,9 +162,10 @@ def check(
     from tunewright import pipeline
     from tunewright.cli import render
     from tunewright.errors import TunewrightError
+    from tunewright.targets import is_described
 
     refuse_together(show=show, against=against, out=out)
-    if (on_bad_row or max_bad) and out is None and pipeline.is_described(target):
+    if (on_bad_row or max_bad) and out is None and is_described(target):
         message = (
             "--on-bad-row and --max-bad act while a dataset is made, and this one is made already: "
             "use them with `tunewright prepare`, or with --fix."
@@ -232,12 +235,13 @@ def push(
     """
     from tunewright import pipeline
     from tunewright.cli import render
+    from tunewright.targets import config_of
 
     flags = given(
         publish__hub_dataset_id=repo_id, publish__hub_private=private, publish__license=licence
     )
     with render.progress() as listener:
-        config = pipeline.config_of(target, (*overrides, *flags), note=listener.said)
+        config = config_of(target, (*overrides, *flags), note=listener.said)
         made = pipeline.push(config, dry_run=dry_run, listener=listener)
     render.pushed(made, as_json=as_json)
 
@@ -268,7 +272,7 @@ def config_show(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from tunewright.cli.text import visible_json
     from tunewright.config.load import dump_config
-    from tunewright.pipeline import config_of
+    from tunewright.targets import config_of
 
     config = config_of(target, overrides, note=note)
     as_text = visible_json(config.model_dump(mode="json")) if as_json else dump_config(config)

@@ -27,6 +27,7 @@ def merge(
     """
     from tunewright import pipeline
     from tunewright.cli import render
+    from tunewright.targets import config_of
 
     if auto and checkpoint is not None:
         raise click.UsageError("--auto chooses the checkpoint, --checkpoint names it: give one.")
@@ -34,6 +35,6 @@ def merge(
     if flags:
         note(f"Kept in the run, as --set would be: {', '.join(flags)}")
     with render.progress() as listener:
-        config = pipeline.config_of(target, [*overrides, *flags], note=listener.said)
+        config = config_of(target, [*overrides, *flags], note=listener.said)
         artifact = pipeline.run_stage(config, "merge", listener=listener)
     render.artifact(artifact, as_json=as_json)

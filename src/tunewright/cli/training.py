@@ -64,9 +64,10 @@ def plan(target: str, overrides: tuple[str, ...], as_json: bool, load_model: boo
     """
     from tunewright import pipeline
     from tunewright.cli import render
+    from tunewright.targets import config_of
 
     with render.progress() as listener:
-        config = pipeline.config_of(target, overrides, note=listener.said)
+        config = config_of(target, overrides, note=listener.said)
         made = pipeline.run_stage(
             config, "plan", listener=listener, **_given(load_model=load_model)
         )
@@ -142,6 +143,7 @@ def train(
     """
     from tunewright import jobs, pipeline
     from tunewright.cli import render
+    from tunewright.targets import config_of
 
     _refuse_together(dry_run=dry_run, publish=publish, load_model=load_model)
     if resume and restart:
@@ -164,7 +166,7 @@ def train(
             config = jobs.job_config(flags, overrides)
         else:
             given = (*jobs.job_overrides(flags), *overrides)
-            config = pipeline.config_of(target, given, note=listener.said)
+            config = config_of(target, given, note=listener.said)
         remake = target is None or names_data
         try:
             made, after = jobs.train_job(

@@ -13,13 +13,13 @@ def verify(target: str, as_json: bool) -> None:
 
     Example: tunewright verify runs/author
     """
-    from tunewright import pipeline
     from tunewright.cli import render
     from tunewright.errors import TunewrightError
+    from tunewright.targets import config_of
     from tunewright.verification import verify as look
 
     with render.progress() as listener:
-        found = look(pipeline.config_of(target), listener=listener)
+        found = look(config_of(target), listener=listener)
     problems = [problem for one in found for problem in one.problems]
     details = {
         "verified": [{"name": o.name, "files": o.files, "whole": not o.problems} for o in found]

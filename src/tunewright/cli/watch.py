@@ -19,11 +19,11 @@ def watch(target: str, overrides: tuple[str, ...], as_json: bool, once: bool) ->
     """
     from pathlib import Path
 
-    from tunewright import pipeline
     from tunewright.cli import live, render
+    from tunewright.targets import config_of
     from tunewright.train.history import Reader, training_of
 
-    config = pipeline.config_of(target, overrides)
+    config = config_of(target, overrides)
     folder = training_of(Path(config.run_dir))
     view = live.View(config, folder, Reader(folder))
     if as_json:

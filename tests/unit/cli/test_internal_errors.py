@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tunewright import pipeline
 from tunewright.cli import main
+from tunewright.pipeline import steps
 
 TOKEN = "hf_" + "aB3dE5gH7jK9mN1pQ3sT5vW7xY9zA1cD3e"
 
@@ -20,7 +20,7 @@ def config(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ZeroDivisionError(f"with {TOKEN}")
 
-    monkeypatch.setattr(pipeline, "prepare", broken)
+    monkeypatch.setattr(steps, "prepare", broken)
     return "c.yaml"
 
 

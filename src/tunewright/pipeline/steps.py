@@ -1,0 +1,99 @@
+"""What the stages are, what each reads, and how it is called: the only file where two stages meet."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from tunewright.artifacts import Artifact, Kind
+from tunewright.config.schema import Config
+from tunewright.data import check, prepare
+from tunewright.evaluate import Checkpoint, compare
+from tunewright.events import Listener
+from tunewright.export import export
+from tunewright.merge import Candidate, merge
+from tunewright.publish import publish
+from tunewright.report import report
+from tunewright.train import plan, train, whole_checkpoints, write_checkpoint
+
+Stage = Literal[
+    "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
+]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+ASIDE: tuple[Stage, ...] = ("check", "plan")
+"""Stages that nothing is made of: done again, they leave the later ones as they are."""
+
+Artifacts = Mapping[Kind, Artifact]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage: what it makes, of what, and how.
+
+    Attributes:
+        kind: What it makes; also the name of its folder.
+        parents: Artifacts it reads.
+        make: Calls the stage.
+    """
+
+    kind: Kind
+    parents: tuple[Kind, ...]
+    make: Callable[[Config, Artifacts, Listener], Artifact]
+
+
+def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
+    """Return the whole checkpoints of the training that an adapter is from, in the order of steps.
+
+    Those of a training that was begun anew since have other losses.
+    """
+    losses = dict(adapter.facts["eval_losses"])
+    return [
+        Checkpoint(step, path, loss)
+        for step, path, loss in whole_checkpoints(Path(config.run_dir))
+        if loss is not None and losses.get(step) == loss
+    ]
+
+
+def _candidates(config: Config, adapter: Artifact) -> list[Candidate]:
+    """Return the checkpoints that can be merged in place of the adapter, if one is asked for."""
+    found = [] if config.merge.checkpoint is None else checkpoints_of(config, adapter)
+    write = partial(write_checkpoint, config, adapter.path)
+    return [Candidate(one.step, one.eval_loss, partial(write, one.path)) for one in found]
+
+
+STEPS: Mapping[Stage, Step] = {
+    "prepare": Step("dataset", (), lambda c, a, s: prepare(c, listener=s)),
+    "check": Step("check", ("dataset",), lambda c, a, s: check(c, a["dataset"], listener=s)),
+    "plan": Step("plan", ("dataset",), lambda c, a, s: plan(c, a["dataset"], listener=s)),
+    "train": Step("adapter", ("dataset",), lambda c, a, s: train(c, a["dataset"], listener=s)),
+    "compare": Step(
+        "evaluation",
+        ("dataset", "adapter"),
+        lambda c, a, s: compare(
+            c,
+            a["dataset"],
+            a["adapter"],
+            checkpoints=checkpoints_of(c, a["adapter"]) if c.compare.checkpoints else (),
+            listener=s,
+        ),
+    ),
+    "merge": Step(
+        "merged",
+        ("adapter", "dataset"),
+        lambda c, a, s: merge(
+            c, a["adapter"], a["dataset"], checkpoints=_candidates(c, a["adapter"]), listener=s
+        ),
+    ),
+    "export": Step(
+        "exported",
+        ("merged", "dataset"),
+        lambda c, a, s: export(c, a["merged"], a["dataset"], listener=s),
+    ),
+    "publish": Step(
+        "published",
+        ("adapter", "evaluation", "exported"),
+        lambda c, a, s: publish(c, a["adapter"], a["evaluation"], a["exported"], listener=s),
+    ),
+    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s)),
+}
