@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from tunewright.cli.commands import cli
-from tunewright.config.schema import Config
+from tunewright.config.schema import TeamConfig
 from tunewright.errors import CODES, WARNINGS
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -99,7 +99,7 @@ def pages() -> dict[str, str]:
     """Return file name to content."""
     intro = "Every failure prints `ERROR <code>: ...`, `where:` and `fix:` on stderr.\n\n"
     return {
-        "config.md": NOTE + "# Options\n\n" + "".join(sections(Config)),
+        "config.md": NOTE + "# Options\n\n" + "".join(sections(TeamConfig)),
         "cli.md": NOTE + "# Commands\n\n" + "".join(commands(cli, "tunewright")),
         "errors.md": NOTE + "# Error codes\n\n" + intro + "".join(errors()),
     }

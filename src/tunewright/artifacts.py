@@ -24,7 +24,16 @@ from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 MANIFEST = "manifest.json"
 FORMAT = 1
 Kind = Literal[
-    "dataset", "check", "plan", "adapter", "evaluation", "merged", "exported", "published", "report"
+    "dataset",
+    "check",
+    "plan",
+    "adapter",
+    "evaluation",
+    "merged",
+    "exported",
+    "published",
+    "report",
+    "cross",
 ]
 
 
@@ -248,6 +257,7 @@ MAKERS: Mapping[Kind, str] = {
     "exported": "tunewright export",
     "published": "tunewright publish",
     "report": "tunewright report",
+    "cross": "tunewright compare",
 }
 """Command that makes an artifact."""
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,14 +10,42 @@ from tunewright.artifacts import Kind
 from tunewright.config.load import ELSEWHERE, PRESET, Note, load_config
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
+from tunewright.config.team import Team, has_agents, load_team
+from tunewright.config.text import CONFIG_SUFFIXES
 from tunewright.errors import failure
 
 CONFIG_FILE = "run.yaml"
 """The config of a run, in its folder."""
+TEAM_FILE = "team.yaml"
+"""The config of several agents, in the folder in which their runs are."""
+
+
+def team_of(target: str, overrides: Sequence[str] = ()) -> Team | None:
+    """Return the agents of a config that has several, or of the folder in which their runs are; None: it has none.
+
+    Raises:
+        TunewrightError: E_NAME, E_NOT_FOUND, E_CONFIG_FILE; else as load_team does.
+    """
+    if target.startswith(ELSEWHERE):
+        return None
+    if target.startswith(PRESET):
+        return load_team(target, overrides) if has_agents(target) else None
+    path = usable_path(target)
+    if path.suffix in CONFIG_SUFFIXES and path.is_file():
+        return load_team(path, overrides) if has_agents(path) else None
+    if not (path / TEAM_FILE).is_file():
+        return None
+    team = load_team(path / TEAM_FILE, overrides)
+    # As of a run: the folder may have been moved or may be named from elsewhere.
+    configs = {
+        agent: config.model_copy(update={"output_dir": str(path / agent)})
+        for agent, config in team.configs.items()
+    }
+    return replace(team, run_dir=str(path), configs=configs)
 
 
 def is_described(target: str) -> bool:
-    """Return whether a target is a config, a preset, or a run, and not data.
+    """Return whether a target is a config, a preset, a run, or the folder of several, and not data.
 
     Raises:
         TunewrightError: E_NAME, it cannot be a path.
@@ -24,7 +53,8 @@ def is_described(target: str) -> bool:
     if target.startswith((PRESET, *ELSEWHERE)):
         return target.startswith(PRESET)
     path = usable_path(target)
-    return path.suffix in (".yaml", ".yml") or _run_folder(path) is not None
+    is_team = (path / TEAM_FILE).is_file()
+    return path.suffix in CONFIG_SUFFIXES or is_team or _run_folder(path) is not None
 
 
 def _run_folder(path: Path) -> Path | None:
@@ -51,6 +81,12 @@ def config_of(target: str, overrides: Sequence[str] = (), *, note: Note = warnin
         # The folder may have been moved or may be named from elsewhere: it is where it was found.
         elsewhere = any(o.startswith("output_dir=") for o in overrides)
         return config if elsewhere else config.model_copy(update={"output_dir": str(folder)})
+    if (usable_path(target) / TEAM_FILE).is_file():
+        agents = list(load_team(usable_path(target) / TEAM_FILE).configs)
+        message = f"The folder holds the runs of several agents ({', '.join(agents)})."
+        raise failure(
+            "E_USAGE", message, where=target, fix=f"Name one: {usable_path(target) / agents[0]}"
+        )
     raise failure(
         "E_NOT_FOUND",
         "The folder is not a run: it has no run.yaml.",

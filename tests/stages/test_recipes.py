@@ -7,8 +7,10 @@ from tunewright import check, load_config, prepare
 from tunewright.cli import main
 from tunewright.config.convert import essentials
 from tunewright.config.load import load
+from tunewright.config.team import load_team
 from tunewright.errors import TunewrightError
 from tunewright.recipes import bases, project_configs, recipes, write_project
+from tunewright.targets import team_of
 
 EACH = [(recipe, base) for recipe in recipes() for base in bases()]
 
@@ -31,6 +33,9 @@ def test_a_project_loads_and_repeats_no_default(recipe, base, tmp_path):
     project = write_project(recipe, str(tmp_path / "p"), base=base)
     configs = project_configs(recipe, base)
     for name, values in configs.items():
+        if "agents" in values:
+            require_agents(project.folder / f"{name}.yaml", values)
+            continue
         loaded = load(project.folder / f"{name}.yaml")
         assert loaded.notes == ()
         assert essentials(loaded.config) == essentials(load_config(written(tmp_path, values)))
@@ -43,6 +48,17 @@ def test_a_project_loads_and_repeats_no_default(recipe, base, tmp_path):
     readme = (project.folder / "README.md").read_text()
     assert "$" not in readme.replace("$ tunewright", "")
     assert readme.count("$ tunewright") == 3
+
+
+def require_agents(file, values):
+    """The file says the same as the recipe, and each agent's run has a place of its own."""
+    team = load_team(file)
+    assert yaml.safe_load(file.read_text()) == values
+    assert team.run_dir == f"runs/{file.stem}"
+    assert {agent: config.publish.agent for agent, config in team.configs.items()} == {
+        "critic": "critic",
+        "synthesizer": "synthesizer",
+    }
 
 
 def written(folder, values):
@@ -61,11 +77,16 @@ def leaves(values, path=()):
 def test_a_project_on_the_bundled_base_prepares_and_passes_its_check(recipe, tmp_path, monkeypatch):
     project = write_project(recipe, str(tmp_path / "p"), base="tiny")
     monkeypatch.chdir(project.folder)
-    for name in project_configs(recipe, "tiny"):
-        config = load_config(f"{name}.yaml")
+    for config in configs_of(recipe):
         found = check(config, prepare(config))
         assert all(gate["passed"] for gate in found.facts["gates"])
         assert found.facts["rows_cut"] == 0
+
+
+def configs_of(recipe):
+    for name in project_configs(recipe, "tiny"):
+        team = team_of(f"{name}.yaml")
+        yield from team.configs.values() if team else [load_config(f"{name}.yaml")]
 
 
 def test_the_project_of_a_learner_trains(tmp_path, monkeypatch, capfd):

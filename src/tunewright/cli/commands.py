@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import click
 
+from tunewright.cli import teams
 from tunewright.cli.comparison import compare
 from tunewright.cli.merging import merge
 from tunewright.cli.options import (
@@ -49,12 +50,20 @@ def _target(function: Function) -> Function:
 
 
 def _stage(
-    name: str, target: str, overrides: tuple[str, ...], as_json: bool, **options: Any
+    name: str,
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    agents: tuple[str, ...],
+    **options: Any,
 ) -> None:
     from tunewright import pipeline
     from tunewright.cli import render
     from tunewright.targets import config_of
 
+    if team := teams.taken(target, overrides, agents):
+        teams.stage(team, name, as_json=as_json, **options)
+        return
     with render.progress() as listener:
         config = config_of(target, overrides, note=listener.said)
         artifact = pipeline.run_stage(
@@ -64,13 +73,21 @@ def _stage(
 
 
 def _run(
-    target: str, overrides: tuple[str, ...], *, until: str | None = None, as_json: bool = False
+    target: str,
+    overrides: tuple[str, ...],
+    *,
+    agents: tuple[str, ...] = (),
+    until: str | None = None,
+    as_json: bool = False,
 ) -> None:
     from tunewright import pipeline
     from tunewright.cli import render
     from tunewright.comparison import require_gates
     from tunewright.targets import config_of
 
+    if team := teams.taken(target, overrides, agents):
+        teams.run(team, until=until, as_json=as_json)
+        return
     refusal = None
     with render.progress() as listener:
         config = config_of(target, overrides, note=listener.said)
@@ -100,8 +117,15 @@ def demo(overrides: tuple[str, ...], as_json: bool) -> None:
 
 @cli.command()
 @_target
+@teams.AGENT
 @click.option("--until", metavar="STAGE", help="Stop after this stage.")
-def run(target: str, overrides: tuple[str, ...], as_json: bool, until: str | None) -> None:
+def run(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    agents: tuple[str, ...],
+    until: str | None,
+) -> None:
     """Run all stages; finished ones are skipped, an interrupted one goes on.
 
     Example: tunewright run author.yaml --until compare
@@ -110,17 +134,19 @@ def run(target: str, overrides: tuple[str, ...], as_json: bool, until: str | Non
 
     if until is not None and until not in STAGES:
         raise click.BadParameter(f"'{until}' is not a stage: {', '.join(STAGES)}.")
-    _run(target, overrides, until=until, as_json=as_json)
+    _run(target, overrides, agents=agents, until=until, as_json=as_json)
 
 
 @cli.command()
 @_target
 @BAD_ROWS
 @MAX_BAD
+@teams.AGENT
 def prepare(
     target: str,
     overrides: tuple[str, ...],
     as_json: bool,
+    agents: tuple[str, ...],
     on_bad_row: str | None,
     max_bad: str | None,
 ) -> None:
@@ -129,7 +155,7 @@ def prepare(
     Example: tunewright prepare author.yaml --set prepare.eval_split=0.2
     """
     flags = given(**bad_rows(on_bad_row, max_bad))
-    _stage("prepare", target, (*overrides, *flags), as_json)
+    _stage("prepare", target, (*overrides, *flags), as_json, agents)
 
 
 @cli.command()
@@ -145,10 +171,12 @@ def prepare(
 )
 @BAD_ROWS
 @MAX_BAD
+@teams.AGENT
 def check(
     target: str,
     overrides: tuple[str, ...],
     as_json: bool,
+    agents: tuple[str, ...],
     show: int | None,
     out: str | None,
     against: str | None,
@@ -165,6 +193,12 @@ def check(
     from tunewright.targets import is_described
 
     refuse_together(show=show, against=against, out=out)
+    if team := teams.taken(target, (*overrides, *given(check__against=against)), agents):
+        if show is not None or out is not None or on_bad_row or max_bad:
+            message = "--show, --fix and --on-bad-row are for one agent: name its run, or its data."
+            raise click.UsageError(message)
+        teams.stage(team, "check", as_json=as_json)
+        return
     if (on_bad_row or max_bad) and out is None and is_described(target):
         message = (
             "--on-bad-row and --max-bad act while a dataset is made, and this one is made already: "
@@ -192,24 +226,38 @@ def check(
 @cli.command()
 @_target
 @click.option("--llama-cpp", metavar="DIR", help="Same as --set export.llama_cpp=DIR.")
-def export(target: str, overrides: tuple[str, ...], as_json: bool, llama_cpp: str | None) -> None:
+@teams.AGENT
+def export(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    agents: tuple[str, ...],
+    llama_cpp: str | None,
+) -> None:
     """Write GGUF files and an Ollama Modelfile, proven against the merged model.
 
     Example: tunewright export runs/author --set export.quantization=[Q8_0]
     """
     given = () if llama_cpp is None else (f"export.llama_cpp={llama_cpp}",)
-    _stage("export", target, (*overrides, *given), as_json)
+    _stage("export", target, (*overrides, *given), as_json, agents)
 
 
 @cli.command()
 @_target
 @click.option("--force", is_flag=True, help="Publish although a gate failed; it is recorded.")
-def publish(target: str, overrides: tuple[str, ...], as_json: bool, force: bool) -> None:
+@teams.AGENT
+def publish(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    agents: tuple[str, ...],
+    force: bool,
+) -> None:
     """Put adapter and GGUF into the local store as a new version.
 
     Example: tunewright publish runs/author --set publish.agent=critic
     """
-    _stage("publish", target, overrides, as_json, force=force)
+    _stage("publish", target, overrides, as_json, agents, force=force)
 
 
 @cli.command()
@@ -248,12 +296,13 @@ def push(
 
 @cli.command()
 @_target
-def report(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
+@teams.AGENT
+def report(target: str, overrides: tuple[str, ...], as_json: bool, agents: tuple[str, ...]) -> None:
     """Write one HTML page about a run.
 
     Example: tunewright report runs/author
     """
-    _stage("report", target, overrides, as_json)
+    _stage("report", target, overrides, as_json, agents)
 
 
 @cli.group("config")
@@ -266,17 +315,21 @@ def config_group() -> None:
 @SET
 @JSON
 def config_show(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Print the config with every default filled in.
+    """Print the config with every default filled in; of several agents one after the other.
 
     Example: tunewright config show preset:demo --set train.lora.r=8
     """
     from tunewright.cli.text import visible_json
     from tunewright.config.load import dump_config
-    from tunewright.targets import config_of
+    from tunewright.targets import config_of, team_of
 
-    config = config_of(target, overrides, note=note)
-    as_text = visible_json(config.model_dump(mode="json")) if as_json else dump_config(config)
-    click.echo(as_text.rstrip())
+    team = team_of(target, overrides)
+    configs = team.configs if team else {"": config_of(target, overrides, note=note)}
+    values = {agent: config.model_dump(mode="json") for agent, config in configs.items()}
+    if as_json:
+        click.echo(visible_json(values if team else values[""]).rstrip())
+    else:
+        click.echo("---\n".join(map(dump_config, configs.values())).rstrip())
 
 
 @config_group.command("convert")

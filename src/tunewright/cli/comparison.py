@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from tunewright.cli import teams
 from tunewright.cli.options import JSON, SET, given, note
 
 
@@ -40,6 +41,7 @@ from tunewright.cli.options import JSON, SET, given, note
 @click.option(
     "--fail-under", type=float, metavar="PERCENT", help="Exit 1 if the transfer score is lower."
 )
+@teams.AGENT
 def compare(
     target: str,
     overrides: tuple[str, ...],
@@ -49,11 +51,13 @@ def compare(
     baseline_model: str | None,
     tuned_url: str | None,
     tuned_model: str | None,
+    agents: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Compare base and tuned: transfer score, memorisation, degradation, structure, verdict.
 
-    A file of prompts is asked of two endpoints. Exit code 1: a gate failed.
+    A file of prompts is asked of two endpoints. Of a config with `agents` each agent is compared, and each
+    adapter with every agent's held-out data. Exit code 1: a gate failed.
 
     Example: tunewright compare runs/author --fail-under 60
     """
@@ -71,6 +75,12 @@ def compare(
     flags = given(**{f"compare__{name}": value for name, value in options.items()})
     if flags and endpoints is None and tuned == "adapter":
         note(f"Kept in the run, as --set would be: {', '.join(flags)}")
+    if team := teams.taken(target, (*overrides, *flags), agents):
+        if endpoints or tuned != "adapter":
+            message = "--tuned and endpoints are for one agent: name its run."
+            raise click.UsageError(message)
+        teams.stage(team, "compare", as_json=as_json)
+        return
     with render.progress() as listener:
         made = comparison.compare_any(
             target, [*overrides, *flags], tuned=tuned, endpoints=endpoints, listener=listener

@@ -2,6 +2,7 @@
 
 import click
 
+from tunewright.cli import teams
 from tunewright.cli.options import JSON, SET, given, note
 
 
@@ -18,8 +19,14 @@ from tunewright.cli.options import JSON, SET, given, note
     metavar="N",
     help="Merge the checkpoint of step N in place of the run's adapter.",
 )
+@teams.AGENT
 def merge(
-    target: str, overrides: tuple[str, ...], as_json: bool, auto: bool, checkpoint: int | None
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    auto: bool,
+    checkpoint: int | None,
+    agents: tuple[str, ...],
 ) -> None:
     """Merge the adapter, or a checkpoint, into the 16-bit base, proven equal.
 
@@ -34,6 +41,9 @@ def merge(
     flags = given(merge__checkpoint="auto" if auto else checkpoint)
     if flags:
         note(f"Kept in the run, as --set would be: {', '.join(flags)}")
+    if team := teams.taken(target, (*overrides, *flags), agents):
+        teams.stage(team, "merge", as_json=as_json)
+        return
     with render.progress() as listener:
         config = config_of(target, [*overrides, *flags], note=listener.said)
         artifact = pipeline.run_stage(config, "merge", listener=listener)

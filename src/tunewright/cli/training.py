@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from tunewright.cli import teams
 from tunewright.cli.options import JSON, SET
 
 NO_PATH = "must"
@@ -57,7 +58,14 @@ def _is_checkpoint(word: str) -> bool:
 @click.option(
     "--load-model", is_flag=True, help="Load the weights and run one step, to measure the rest."
 )
-def plan(target: str, overrides: tuple[str, ...], as_json: bool, load_model: bool) -> None:
+@teams.AGENT
+def plan(
+    target: str,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    load_model: bool,
+    agents: tuple[str, ...],
+) -> None:
     """Tell what can be known before training: steps, memory, disk, and why.
 
     Example: tunewright plan author.yaml --json
@@ -66,6 +74,9 @@ def plan(target: str, overrides: tuple[str, ...], as_json: bool, load_model: boo
     from tunewright.cli import render
     from tunewright.targets import config_of
 
+    if team := teams.taken(target, overrides, agents):
+        teams.stage(team, "plan", as_json=as_json, **_given(load_model=load_model))
+        return
     with render.progress() as listener:
         config = config_of(target, overrides, note=listener.said)
         made = pipeline.run_stage(
@@ -78,7 +89,11 @@ def plan(target: str, overrides: tuple[str, ...], as_json: bool, load_model: boo
 @click.argument("target", metavar="[CONFIG|RUN]", required=False)
 @SET
 @JSON
-@click.option("--agent", metavar="NAME", help="publish.agent; names the run of a job.")
+@click.option(
+    "--agent",
+    metavar="NAME",
+    help="publish.agent, and names the run of a job; of a config with `agents`: only this one.",
+)
 @click.option("--adapter-name", metavar="NAME", help="publish.adapter; names the run of a job.")
 @click.option("--adapter-version", metavar="NAME", help="publish.version.")
 @click.option("--model-name-or-path", metavar="BASE", help="model.model_name_or_path.")
@@ -160,6 +175,10 @@ def train(
         if dry_run
         else _given(resume=resume, restart=restart, allow_inexact=allow_inexact)
     )
+    if target is not None and _of_team(
+        target, overrides, flags, as_json=as_json, dry_run=dry_run, publish=publish, **options
+    ):
+        return
     refusal = None
     with render.progress() as listener:
         if target is None:
@@ -185,6 +204,35 @@ def train(
         render.artifact(made, as_json=as_json)
     if refusal is not None:
         raise refusal
+
+
+def _of_team(
+    target: str,
+    overrides: tuple[str, ...],
+    flags: dict[str, Any],
+    *,
+    as_json: bool,
+    dry_run: bool,
+    publish: bool,
+    **options: Any,
+) -> bool:
+    """Train the agents of a config that has several; return whether it has."""
+    from tunewright import jobs
+    from tunewright.targets import team_of
+
+    if team_of(target) is None:
+        return False
+    given = jobs.job_overrides({name: value for name, value in flags.items() if name != "agent"})
+    agents = (flags["agent"],) if flags["agent"] else ()
+    team = teams.taken(target, (*given, *overrides), agents)
+    if team is not None:
+        if dry_run:
+            teams.stage(team, "plan", as_json=as_json, **options)
+        elif publish:
+            teams.run(team, until=None, as_json=as_json)
+        else:
+            teams.stage(team, "train", as_json=as_json, **options)
+    return True
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The command that looks whether a run is still what it was."""
 
+from dataclasses import replace
+
 import click
 
 from tunewright.cli.options import JSON
@@ -15,11 +17,19 @@ def verify(target: str, as_json: bool) -> None:
     """
     from tunewright.cli import render
     from tunewright.errors import TunewrightError
-    from tunewright.targets import config_of
+    from tunewright.targets import config_of, team_of
     from tunewright.verification import verify as look
 
+    team = team_of(target)
     with render.progress() as listener:
-        found = look(config_of(target), listener=listener)
+        if team:
+            found = [
+                replace(one, name=f"{agent}/{one.name}")
+                for agent, config in team.configs.items()
+                for one in look(config, listener=listener)
+            ]
+        else:
+            found = look(config_of(target), listener=listener)
     problems = [problem for one in found for problem in one.problems]
     details = {
         "verified": [{"name": o.name, "files": o.files, "whole": not o.problems} for o in found]

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from tunewright.config.load import Loaded
 from tunewright.config.paths import usable_path
-from tunewright.config.schema import Config, SourceSection
+from tunewright.config.schema import AGENTS, Config, SourceSection, TeamConfig
 from tunewright.config.text import Place, dumped
 from tunewright.config.wording import meaning
 from tunewright.errors import failure, io_fix
@@ -55,12 +55,12 @@ def as_yaml(loaded: Loaded) -> str:
 
 def commented(values: Mapping[str, Any], head: Sequence[str]) -> str:
     """Return a config's values as YAML, each option under a line that says what it means."""
-    sections = Config.model_validate(values).model_fields_set
-    ordered = {key: values[key] for key in Config.model_fields if key in sections}
-    return _head(head) + "".join(_explained(ordered, ()))
+    ordered = {key: values[key] for key in TeamConfig.model_fields if key in values}
+    return _head(head) + "".join(_explained(ordered, (), set()))
 
 
-def _explained(values: Mapping[str, Any], place: Place) -> Iterator[str]:
+def _explained(values: Mapping[str, Any], place: Place, said: set[Place]) -> Iterator[str]:
+    """Yield the lines; an option of several agents is explained once."""
     indent = "  " * len(place)
     for key, value in values.items():
         here = (*place, key)
@@ -68,17 +68,14 @@ def _explained(values: Mapping[str, Any], place: Place) -> Iterator[str]:
             yield "\n"
         if isinstance(value, dict):
             yield f"{indent}{key}:\n"
-            yield from _explained(cast("dict[str, Any]", value), here)
+            yield from _explained(cast("dict[str, Any]", value), here, said)
         else:
-            yield (
-                textwrap.fill(
-                    meaning(here),
-                    _WIDTH,
-                    initial_indent=f"{indent}# ",
-                    subsequent_indent=f"{indent}# ",
-                )
-                + "\n"
-            )
+            # An agent's own options are those of a config.
+            option = here[2:] if here[0] == AGENTS else here
+            if option not in said:
+                lines = textwrap.wrap(meaning(option), _WIDTH - len(indent) - 2)
+                yield "".join(f"{indent}# {line}\n" for line in lines)
+            said.add(option)
             yield textwrap.indent(dumped({key: value}, width=_WIDTH), indent)
 
 

@@ -6,17 +6,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 
 from tunewright.config.dialects import translated
-from tunewright.config.overrides import apply, origin
+from tunewright.config.overrides import apply, origin, without
 from tunewright.config.paths import usable_path
-from tunewright.config.schema import Config
+from tunewright.config.schema import AGENTS, Config, TeamConfig
 from tunewright.config.sources import ELSEWHERE
 from tunewright.config.text import PRESET, Place, dumped, parse, preset_names, read_text
+from tunewright.config.trees import section
 from tunewright.config.validate import Given, validated
 from tunewright.errors import TunewrightError, failure
 
@@ -64,6 +65,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Loaded:
     """
     where = str(source)
     tree, lines = parse(read_text(source), where)
+    if AGENTS in tree:
+        raise _several(tree, where)
     found = translated(tree, lines, where)
     if found is None:
         places = {path: Given(f"{where}:{line}") for path, line in lines.items()}
@@ -123,11 +126,19 @@ def _with(
     places = dict(given)
     for override in overrides:
         path = apply(tree, override)
-        below = [place for place in places if place[: len(path)] == path]
-        for place in below:
-            del places[place]
-        places[path] = Given(origin(override))
+        places = without(places, path) | {path: Given(origin(override))}
     return validated(tree, where, places)
+
+
+def _several(tree: Mapping[str, Any], where: str) -> TunewrightError:
+    """Return the error of who takes a config of several agents for one of a single run."""
+    names = ", ".join(map(str, cast("Mapping[Any, Any]", section(tree, AGENTS)))) or "none"
+    return failure(
+        "E_USAGE",
+        f"This config is of several agents ({names}), and one is needed here.",
+        where=where,
+        fix="Name the run of one of them, a folder such as runs/TEAM/AGENT.",
+    )
 
 
 def read_dotenv() -> None:
@@ -163,5 +174,9 @@ def dump_config(config: Config) -> str:
 
 
 def config_schema() -> str:
-    """Return the JSON schema of the config."""
-    return json.dumps(Config.model_json_schema(), indent=2)
+    """Return the JSON schema of the config, of one run or of several agents."""
+    schema = TeamConfig.model_json_schema()
+    # What all agents share need not be a whole config.
+    del schema["required"]
+    schema["anyOf"] = [{"required": ["prepare"]}, {"required": [AGENTS]}]
+    return json.dumps(schema, indent=2)

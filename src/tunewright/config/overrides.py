@@ -1,12 +1,14 @@
 """Options that are given beside the config: `section.key=value`, and flags that stand for one."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from tunewright.config.text import MAX_DEPTH, SHOWN, Place, require_plain
 from tunewright.errors import failure
+
+T = TypeVar("T")
 
 
 class Flag(str):
@@ -60,6 +62,11 @@ def apply(tree: dict[str, Any], override: str) -> Place:
         path.append(step)
         node = node[step]
     return tuple(path)
+
+
+def without(places: Mapping[Place, T], path: Place) -> dict[Place, T]:
+    """Return places but those at or below a path: what was given there is replaced."""
+    return {place: given for place, given in places.items() if place[: len(path)] != path}
 
 
 def _given(value: str) -> object:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from tunewright.config.schema import Config
+from tunewright.config.schema import Config, TeamConfig
 from tunewright.config.text import Place, dotted
 
 CLOSE, VERY_CLOSE = 0.5, 0.75
@@ -34,7 +34,7 @@ _PROPER = ("Hub", "Jaccard", "Ollama", "Trackio", "Hugging")
 
 def section_at(place: Place) -> type[BaseModel] | None:
     """Return the schema of a section."""
-    section: type[BaseModel] = Config
+    section: type[BaseModel] = TeamConfig
     for part in place:
         if isinstance(part, int):
             continue

@@ -1,10 +1,12 @@
 """Base against tuned: style, memorisation, degradation, structure, and a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tunewright.artifacts import Artifact, sha256
 from tunewright.config.schema import Config
+from tunewright.errors import failure
 from tunewright.evaluate.sides import Checkpoint, Endpoints, GgufFile, ModelFolder, Other
 from tunewright.events import SILENT, Listener
 
@@ -15,6 +17,8 @@ __all__ = [
     "ModelFolder",
     "Other",
     "compare",
+    "compare_agents",
+    "cross_settings",
     "prompts_digest",
 ]
 
@@ -60,3 +64,45 @@ def compare(
     return evaluate(
         config, dataset, adapter, other=other, checkpoints=checkpoints, listener=listener
     )
+
+
+def cross_settings(configs: Mapping[str, Config]) -> dict[str, Any]:
+    """Return what determines a comparison of agents beside their datasets and adapters, as a JSON value."""
+    return {
+        agent: {
+            "max_length": config.train.max_length,
+            "bootstrap_samples": config.compare.bootstrap_samples,
+            "seed": config.seed,
+        }
+        for agent, config in configs.items()
+    }
+
+
+def compare_agents(
+    configs: Mapping[str, Config],
+    datasets: Mapping[str, Artifact],
+    adapters: Mapping[str, Artifact],
+    path: Path,
+    *,
+    listener: Listener = SILENT,
+) -> Artifact:
+    """Return the perplexity of each agent's adapter on what every agent's data holds out.
+
+    Each adapter reads the rows in the template that it was trained with. The base's weights are read once.
+
+    Args:
+        configs: Of two agents or more, by their names; all of one base.
+        datasets: Of each.
+        adapters: Of each.
+        path: Folder to write.
+        listener: Told how far it is.
+
+    Raises:
+        TunewrightError: E_USAGE, there is one agent only. E_DATA_EMPTY, E_DATA_ROW, held-out rows cannot be read.
+            E_MODEL, E_ARTIFACT_INVALID, a model cannot be used.
+    """
+    from tunewright.evaluate._cross import cross
+
+    if len(configs) < 2:
+        raise failure("E_USAGE", "One agent cannot be compared with others.", where=path)
+    return cross(configs, datasets, adapters, path, cross_settings(configs), listener)

@@ -184,14 +184,22 @@ def row_losses(
 
     What the base loses is taken from `known` where that is given: losses on the same rows.
     """
-    labelled: list[LabelledRow] = []
-    for row in rows:
-        encoded = encode(row, tuned.vocabulary)
+    given = list(labelled(rows, tuned.vocabulary, max_length).values())
+    return _losses_of(base, tuned, given, what=what, listener=listener, known=known)
+
+
+def labelled(
+    rows: Sequence[Sequence[Message]], vocabulary: Vocabulary, max_length: int
+) -> dict[int, LabelledRow]:
+    """Return the rows that have a label token within `max_length`, by their number."""
+    found: dict[int, LabelledRow] = {}
+    for number, row in enumerate(rows):
+        encoded = encode(row, vocabulary)
         ids, mask = encoded.input_ids[:max_length], encoded.mask[:max_length]
         labels = [at for at in range(1, len(ids)) if mask[at]]
         if labels:
-            labelled.append(LabelledRow(ids, labels))
-    return _losses_of(base, tuned, labelled, what=what, listener=listener, known=known)
+            found[number] = LabelledRow(ids, labels)
+    return found
 
 
 def text_losses(

@@ -1,7 +1,10 @@
 """Loading of tokenizers, bases and adapters. Weights come from safetensors only; no remote code."""
 
+import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +43,10 @@ from tunewright.models.templates import CHOICE, frozen, template_text
 TINY = "tunewright/tiny"
 _WEIGHT_PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
 _SMALL_PATTERNS = ["*.json", "*.jinja", "*.model", "README.md"]
+_KEPT: ContextVar[dict[tuple[Path, str, str], PreTrainedModel] | None] = ContextVar(
+    "_KEPT", default=None
+)
+"""The model whose weights are shared, by how it was loaded; None: each is read anew."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -266,6 +273,22 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
     Raises:
         TunewrightError: E_MODEL, the files are not a model that Transformers knows.
     """
+    kept = _KEPT.get()
+    if kept is None or "quantization_config" in options:
+        return _loaded(folder, dtype, options)
+    key = (folder.resolve(), dtype, repr(options))
+    if key not in kept or _written(kept[key]):
+        kept.clear()
+        kept[key] = _loaded(folder, dtype, options)
+    return sharing(kept[key])
+
+
+def _written(model: PreTrainedModel) -> bool:
+    """Return whether something has written into weights, also through a model that shares them."""
+    return any(one._version for one in model.parameters())
+
+
+def _loaded(folder: Path, dtype: str, options: Mapping[str, Any]) -> PreTrainedModel:
     try:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, **options
@@ -274,6 +297,26 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
         reason = _reason(error)
         raise failure("E_MODEL", f"The model cannot be loaded: {reason}", where=folder) from error
     return model.eval()
+
+
+@contextmanager
+def weights_kept() -> Generator[None]:
+    """Have models share weights, see `models.weights_kept`."""
+    token = _KEPT.set({})
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
+
+
+def sharing(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of its own modules and buffers, whose parameters lie where those of another do."""
+    # What deepcopy finds in its memo it takes for copied.
+    shared = {
+        id(one): torch.nn.Parameter(one.detach(), requires_grad=one.requires_grad)
+        for one in model.parameters()
+    }
+    return copy.deepcopy(model, shared)
 
 
 def in_4_bits(

@@ -13,6 +13,7 @@ import yaml
 
 from tunewright.config.convert import commented
 from tunewright.config.paths import usable_path
+from tunewright.config.trees import merged
 from tunewright.errors import failure, io_fix
 
 
@@ -52,7 +53,7 @@ def project_configs(recipe: str, base: str | None = None) -> dict[str, dict[str,
     size = "small" if chosen == "tiny" else "large"
     parts = (_named(bases(), chosen, "base", "--base")["config"], found.get(size, {}))
     return {
-        name: _merged({"name": name}, config, *parts) for name, config in found["configs"].items()
+        name: merged({"name": name}, config, *parts) for name, config in found["configs"].items()
     }
 
 
@@ -72,7 +73,7 @@ def write_project(recipe: str, folder: str | None = None, *, base: str | None = 
         f"cd {target}",
         f"tunewright train {first}.yaml --dry-run",
         f"tunewright run {first}.yaml",
-        f"tunewright chat runs/{first}",
+        f"tunewright chat {found.get('chat', f'runs/{first}')}",
     )
     values = {
         **{key: found[key] for key in ("makes", "data", "holds")},
@@ -140,18 +141,3 @@ def _named(table: Mapping[str, Any], name: str, what: str, where: str) -> dict[s
         fix = f"Did you mean '{close[0]}'? There are: {known}" if close else f"Use one of: {known}"
         raise failure("E_NOT_FOUND", f"There is no {what} {name!a}.", where=where, fix=fix)
     return table[name]
-
-
-def _merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested mappings laid over each other, the last one on top."""
-    found: dict[str, Any] = {}
-    for tree in trees:
-        for key, value in tree.items():
-            before = found.get(key)
-            both = isinstance(value, dict) and isinstance(before, dict)
-            found[key] = (
-                _merged(cast("dict[str, Any]", before), cast("dict[str, Any]", value))
-                if both
-                else value
-            )
-    return found

@@ -4,7 +4,7 @@ Source: vLLM's documentation of `vllm serve` and of LoRA adapters: https://docs.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,11 +50,7 @@ def command(
     """
     words = ["vllm", "serve"]
     if isinstance(model, AdapterModel):
-        words += [model.base, "--tokenizer", str(model.path)]
-        words += ["--revision", model.revision] if model.revision else []
-        words += ["--enable-lora", "--max-lora-rank", str(_rank(settings))]
-        words += ["--lora-modules", f"{model.name}={model.path}"]
-        words += ["--quantization", "bitsandbytes"] if model.in_4_bits else []
+        words += _adapters([model], [settings])
     else:
         words += [str(model.path), "--served-model-name", model.name]
     template = model.path / TEMPLATE
@@ -65,6 +61,39 @@ def command(
     # Without these, any page may read the answers, and anyone the interface.
     words += ["--allowed-origins", "[]", "--disable-fastapi-docs"]
     return [*words, "--host", place.host, "--port", str(place.port)]
+
+
+def command_of_agents(
+    models: Sequence[AdapterModel], settings: Sequence[Mapping[str, Any]], place: Place
+) -> list[str]:
+    """Return the words of a command that serves several adapters of one base, which read the same template.
+
+    Args:
+        models: The adapters, at least one.
+        settings: The `adapter_config.json` of each.
+        place: Where they are served.
+    """
+    words = ["vllm", "serve", *_adapters(models, settings)]
+    template = models[0].path / TEMPLATE
+    words += ["--chat-template", str(template)] if template.is_file() else []
+    words += ["--max-model-len", str(place.context)]
+    return [*words, "--host", place.host, "--port", str(place.port)]
+
+
+def _adapters(
+    models: Sequence[AdapterModel], settings: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Yield the words that name adapters, after the base of the first."""
+    first = models[0]
+    yield from (first.base, "--tokenizer", str(first.path))
+    if first.revision:
+        yield from ("--revision", first.revision)
+    yield from ("--enable-lora", "--max-lora-rank", str(max(map(_rank, settings))))
+    if len(models) > 1:
+        yield from ("--max-loras", str(len(models)))
+    yield from ("--lora-modules", *(f"{model.name}={model.path}" for model in models))
+    if first.in_4_bits:
+        yield from ("--quantization", "bitsandbytes")
 
 
 def unfit(model: AdapterModel | FolderModel, settings: Mapping[str, Any]) -> list[str]:

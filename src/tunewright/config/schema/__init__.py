@@ -1,6 +1,6 @@
 """The only place where an option has a type, a default, a unit and a meaning: one file a group of stages."""
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from tunewright.config.paths import fault_of
 from tunewright.config.schema.base import Name, Section
@@ -28,6 +28,7 @@ from tunewright.config.schema.training import (
 )
 
 __all__ = [
+    "AGENTS",
     "CheckSection",
     "ColumnRole",
     "CompareSection",
@@ -44,9 +45,13 @@ __all__ = [
     "SourceFormat",
     "SourceSection",
     "StoryboardSection",
+    "TeamConfig",
     "TrainSection",
     "Variation",
 ]
+
+AGENTS = "agents"
+"""The key that makes a config one of several agents."""
 
 
 class Config(Section):
@@ -83,3 +88,20 @@ class Config(Section):
     def run_dir(self) -> str:
         """Folder of the run with the name filled in."""
         return self.output_dir.replace("{name}", self.name)
+
+
+class AgentOptions(Section):
+    """What an agent has of its own: any options, laid over those that all have."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TeamConfig(Config):
+    """A whole run: one section a stage."""
+
+    agents: dict[Name, AgentOptions] = Field(
+        default_factory=dict[str, AgentOptions],
+        description="Several agents on one base: under each name the options that are its own, any of those "
+        "here. What stands at the top level is for all of them. Each agent is a run of its own, in "
+        "`output_dir`/AGENT.",
+    )

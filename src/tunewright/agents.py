@@ -1,0 +1,327 @@
+"""Several agents on one base: a stage for each of them, what became of each, and how they compare.
+
+An agent that fails does not stop the others; what was wrong is told at the end, of all of them at once.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from tunewright import jobs, pipeline
+from tunewright.artifacts import MANIFEST, Artifact, Kind, fsync, load_artifact, make_key
+from tunewright.comparison import require_gates
+from tunewright.config.schema import Config
+from tunewright.config.team import Team
+from tunewright.config.text import dumped
+from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.evaluate import compare_agents, cross_settings
+from tunewright.events import SILENT, Listener
+from tunewright.machine import process_rank
+from tunewright.models import weights_kept
+from tunewright.publish.store import store_root, version_path
+from tunewright.serve.starting import lines_of_agents
+from tunewright.targets import TEAM_FILE
+
+SUMMARY = "agents.json"
+CROSS = "cross"
+PHASES: tuple[pipeline.Stage, ...] = ("check", "plan", "train", "compare")
+"""Stages to which all agents are brought before any goes on."""
+ON_THE_BASE = ("train", "compare")
+"""Stages in which agents share the weights of the base."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Result(Generic[T]):
+    """What became of an agent.
+
+    Attributes:
+        made: What the work returned; None: it failed.
+        error: What was wrong; None: nothing.
+    """
+
+    made: T | None
+    error: TunewrightError | None = None
+
+
+class Named:
+    """A listener that says whose work it is."""
+
+    def __init__(self, listener: Listener, agent: str) -> None:
+        self._listener, self._agent = listener, agent
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """A stretch of an agent's work begins."""
+        self._listener.started(f"{self._agent}: {stage}", total, unit)
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Pass it on."""
+        self._listener.advanced(done, detail)
+
+    def said(self, text: str) -> None:
+        """A fact of an agent worth a line."""
+        self._listener.said(f"{self._agent}: {text}")
+
+
+def only(team: Team, agents: Sequence[str]) -> Team:
+    """Return a team with the named agents; all, where none is named.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND for every name that is none of its agents.
+    """
+    known = ", ".join(team.configs)
+    problems = [
+        Problem("E_NOT_FOUND", f"There is no agent '{name}'.", "--agent", f"There are: {known}.")
+        for name in agents
+        if name not in team.configs
+    ]
+    if problems:
+        raise TunewrightError(problems)
+    chosen = {n: config for n, config in team.configs.items() if not agents or n in agents}
+    return replace(team, configs=chosen)
+
+
+def each(
+    team: Team, work: Callable[[Config, Listener], T], *, listener: Listener = SILENT
+) -> dict[str, Result[T]]:
+    """Return what became of each agent; one that fails does not stop the others."""
+    _remember(team)
+    found: dict[str, Result[T]] = {}
+    for agent, config in team.configs.items():
+        named = Named(listener, agent)
+        try:
+            found[agent] = Result(work(config, named))
+        except TunewrightError as error:
+            named.said(f"failed: {error.problems[0].message}")
+            found[agent] = Result(None, error)
+    return found
+
+
+def run_stage(
+    team: Team, stage: pipeline.Stage, *, listener: Listener = SILENT, **options: Any
+) -> dict[str, Result[Artifact]]:
+    """Return what one stage makes for each agent; plan and training make a dataset that is not there.
+
+    A comparison with a failed gate counts as failed, as its command does. After comparing, the agents are
+    compared with each other; that failing is a result named `cross`.
+
+    Args:
+        team: The agents.
+        stage: Its name.
+        listener: Told how far it is.
+        options: As pipeline.run_stage takes them.
+    """
+
+    def work(config: Config, named: Listener) -> Artifact:
+        if stage in ("plan", "train"):
+            dry_run = stage == "plan"
+            return jobs.train_job(config, remake=False, dry_run=dry_run, listener=named, **options)[
+                0
+            ]
+        made = pipeline.run_stage(config, stage, listener=named, **options)
+        if stage == "compare":
+            require_gates(made)
+        return made
+
+    with weights_kept() if stage in ON_THE_BASE else nullcontext():
+        found = each(team, work, listener=listener)
+    return found | _cross(team, stage, listener)
+
+
+def run(
+    team: Team, *, until: pipeline.Stage | None = None, listener: Listener = SILENT, **options: Any
+) -> dict[str, Result[list[pipeline.Outcome]]]:
+    """Return the outcomes of all stages of each agent, up to `until`; finished ones are skipped.
+
+    All agents are brought to the same stage before any goes on, so that the weights of the base are read once
+    for all trainings, and once for all comparisons. Once all are compared, they are compared with each other;
+    that failing is a result named `cross`.
+
+    Args:
+        team: The agents.
+        until: The last stage.
+        listener: Told how far it is.
+        options: As pipeline.run takes them.
+    """
+    last = pipeline.STAGES.index(until) if until else len(pipeline.STAGES)
+    phases: list[pipeline.Stage | None] = [
+        phase for phase in PHASES if pipeline.STAGES.index(phase) < last
+    ]
+    phases.append(until)
+    found: dict[str, Result[list[pipeline.Outcome]]] = {}
+    crossed: dict[str, Result[Any]] = {}
+    going = team
+    for phase in phases:
+
+        def work(
+            config: Config, named: Listener, phase: pipeline.Stage | None = phase
+        ) -> list[pipeline.Outcome]:
+            return pipeline.run(config, until=phase, listener=named, **options)
+
+        with weights_kept() if phase in ON_THE_BASE else nullcontext():
+            made = each(going, work, listener=listener)
+        for agent, result in made.items():
+            found[agent] = _joined(found.get(agent), result)
+        well = {a: config for a, config in going.configs.items() if made[a].error is None}
+        going = replace(going, configs=well)
+        crossed |= _cross(going, phase, listener)
+    return found | crossed
+
+
+def _joined(
+    before: Result[list[pipeline.Outcome]] | None, now: Result[list[pipeline.Outcome]]
+) -> Result[list[pipeline.Outcome]]:
+    """Return an agent's outcomes after one more phase: what was made in an earlier one was not skipped."""
+    refused = now.error if isinstance(now.error, pipeline.PublishingRefusedError) else None
+    new = list(refused.outcomes) if refused else now.made or []
+    old = {one.stage: one for one in (before.made or [] if before else [])}
+    fresh = [old.pop(one.stage, one) for one in new]
+    return Result(fresh or list(old.values()), now.error)
+
+
+def _cross(team: Team, stage: pipeline.Stage | None, listener: Listener) -> dict[str, Result[Any]]:
+    """Compare the agents with each other where the stage is that, and return the failure if it is one."""
+    if stage != "compare" or process_rank():
+        return {}
+    try:
+        cross(team, listener=listener)
+    except TunewrightError as error:
+        return {CROSS: Result(None, error)}
+    return {}
+
+
+def cross(team: Team, *, listener: Listener = SILENT) -> Artifact | None:
+    """Return how each agent's adapter does on every agent's data; None where fewer than two are trained.
+
+    One that was made from the same datasets and adapters is taken as it is.
+
+    Raises:
+        TunewrightError: As evaluate.compare_agents does.
+    """
+    found = {agent: _present(config) for agent, config in team.configs.items()}
+    ready = {
+        a: config for a, config in team.configs.items() if {"dataset", "adapter"} <= found[a].keys()
+    }
+    if len(ready) < 2:
+        return None
+    datasets = {agent: found[agent]["dataset"] for agent in ready}
+    adapters = {agent: found[agent]["adapter"] for agent in ready}
+    path = Path(team.run_dir) / CROSS
+    digests = {f"{agent}/dataset": one.digest for agent, one in datasets.items()}
+    digests |= {f"{agent}/adapter": one.digest for agent, one in adapters.items()}
+    try:
+        made = load_artifact(path, CROSS, verify=True)
+    except TunewrightError:
+        made = None
+    if made and made.key == make_key(CROSS, cross_settings(ready), digests):
+        return made
+    return compare_agents(ready, datasets, adapters, path, listener=listener)
+
+
+def summary(team: Team, results: Mapping[str, Result[Any]] | None = None) -> dict[str, Any]:
+    """Return what is known of each agent, how they compare, and how they are started, and keep it.
+
+    Args:
+        team: The agents.
+        results: Of the command, for those that failed in it.
+    """
+    agents: dict[str, Any] = {}
+    for agent, config in team.configs.items():
+        failed = results[agent].error if results and agent in results else None
+        agents[agent] = _figures(config) | {
+            "run": config.run_dir,
+            "failed": failed.problems[0].message if failed else None,
+        }
+    found: dict[str, Any] = {"agents": agents, "start": _start(team)}
+    path = Path(team.run_dir) / CROSS
+    if (path / MANIFEST).is_file():
+        found["cross"] = dict(load_artifact(path, CROSS).facts)
+    _write(Path(team.run_dir) / SUMMARY, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    return found
+
+
+def require_all(results: Mapping[str, Result[Any]], found: Mapping[str, Any]) -> None:
+    """Refuse results of which one has failed: every problem with its agent's name; the details are the summary.
+
+    Raises:
+        TunewrightError: Of all agents that failed.
+    """
+    problems = [
+        replace(problem, message=f"{agent}: {problem.message}")
+        for agent, result in results.items()
+        if result.error
+        for problem in result.error.problems
+    ]
+    if problems:
+        raise TunewrightError(problems, found)
+
+
+def _figures(config: Config) -> dict[str, Any]:
+    made = _present(config)
+    facts = {kind: artifact.facts for kind, artifact in made.items()}
+    gates = [gate for one in facts.values() for gate in one.get("gates", ())]
+    evaluated = facts.get("evaluation", {})
+    score = evaluated.get("transfer_score", {})
+    heldout = (evaluated.get("perplexity") or {}).get("heldout")
+    return {
+        "rows": facts.get("dataset", {}).get("train_rows"),
+        "heldout_rows": facts.get("dataset", {}).get("eval_rows"),
+        "best_eval_loss": facts.get("adapter", {}).get("best_eval_loss"),
+        "transfer_score": score if score.get("score") is not None else None,
+        "perplexity_ratio": heldout["ratio"] if heldout else None,
+        "verdict": evaluated.get("verdict"),
+        "gates_passed": sum(bool(gate["passed"]) for gate in gates),
+        "gates": len(gates),
+        "version": facts.get("published", {}).get("version"),
+    }
+
+
+def _present(config: Config) -> dict[Kind, Artifact]:
+    """Return the artifacts of an agent; none where they cannot be read, which its own commands say."""
+    try:
+        return pipeline.present(config)
+    except TunewrightError:
+        return {}
+
+
+def _start(team: Team) -> list[str]:
+    """Return the commands that start what the agents have, in words and lines."""
+    adapters: dict[str, Path] = {}
+    modelfiles: dict[str, Path] = {}
+    for agent, config in team.configs.items():
+        made = _present(config)
+        if "published" in made:
+            facts = made["published"].facts
+            names = (facts["agent"], facts["adapter"], facts["version"])
+            adapters[agent] = version_path(store_root(config), *names) / "adapter"
+        elif "adapter" in made:
+            adapters[agent] = made["adapter"].path
+        if "exported" in made and "Modelfile" in made["exported"].files:
+            modelfiles[agent] = made["exported"].path / "Modelfile"
+    return lines_of_agents(team.configs, adapters, modelfiles)
+
+
+def _remember(team: Team) -> None:
+    """Write what the agents are into their folder, so that later commands need only the folder."""
+    if not process_rank():
+        _write(Path(team.run_dir) / TEAM_FILE, dumped(team.tree))
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file whole.
+
+    Raises:
+        TunewrightError: E_IO.
+    """
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        fsync(draft)
+        draft.replace(file)
+    except OSError as error:
+        raise failure("E_IO", f"{error.strerror}.", where=file) from error
