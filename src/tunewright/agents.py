@@ -21,6 +21,7 @@ from tunewright.evaluate import compare_agents, cross_settings
 from tunewright.events import SILENT, Listener
 from tunewright.machine import process_rank
 from tunewright.models import weights_kept
+from tunewright.publish import is_published
 from tunewright.publish.store import store_root, version_path
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE
@@ -294,7 +295,7 @@ def _start(team: Team) -> list[str]:
     modelfiles: dict[str, Path] = {}
     for agent, config in team.configs.items():
         made = _present(config)
-        if "published" in made:
+        if "published" in made and is_published(config, made["published"]):
             facts = made["published"].facts
             names = (facts["agent"], facts["adapter"], facts["version"])
             adapters[agent] = version_path(store_root(config), *names) / "adapter"

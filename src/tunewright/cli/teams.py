@@ -48,7 +48,8 @@ def stage(team: Team, name: str, *, as_json: bool, **options: Any) -> None:
     if name in SEEN_ALONE and not as_json:
         for agent, result in results.items():
             if result.made is not None:
-                render.line(f"\n{agent}")
+                click.echo()
+                render.line(agent)
                 render.artifact(result.made, as_json=False)
         agents.require_all(results, agents.summary(team, results))
         return
