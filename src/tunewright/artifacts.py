@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MADE_HOW = frozenset({"created", "seconds", "key", "options"})
+"""Keys of a manifest that tell when and by which wish an artifact was made, and not what it is."""
+SHORT = 12
+"""Hexadecimal digits that tell two values of an option apart."""
 Kind = Literal[
     "dataset", "check", "plan", "adapter", "evaluation", "merged", "exported", "published", "report"
 ]
@@ -36,12 +41,14 @@ class Artifact:
         kind: Which stage made it.
         path: The folder.
         key: SHA-256 of what determined it: config sections and parents.
-        digest: SHA-256 of the manifest: changes whenever the artifact is made anew.
+        digest: SHA-256 of what it is: files, facts and parents. Made anew with the same outcome it is the same.
         parents: Kind of each parent to its digest.
         facts: What the stage has to say: settings, metrics, gates. JSON values.
         files: Relative path of each file to its SHA-256.
         created: ISO time, UTC.
         made_by: Version of Tunewright that made it.
+        options: Dotted name of each option that determined it to the beginning of its value's SHA-256.
+        seconds: Time it took to write; None where it was not noted.
     """
 
     kind: Kind
@@ -53,6 +60,8 @@ class Artifact:
     files: Mapping[str, str]
     created: str
     made_by: str = ""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    seconds: float | None = None
 
 
 @dataclass
@@ -87,6 +96,25 @@ def make_key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def fingerprints(settings: object) -> dict[str, str]:
+    """Return the dotted name of each leaf of a JSON value to the beginning of its SHA-256.
+
+    Two artifacts can then be told apart by name of option, and no path or text of a config is written down.
+    """
+    found: dict[str, str] = {}
+
+    def visit(name: str, value: object) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in cast("dict[str, object]", value).items():
+                visit(f"{name}.{key}" if name else key, inner)
+        elif name:
+            text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+            found[name] = hashlib.sha256(text.encode()).hexdigest()[:SHORT]
+
+    visit("", settings)
+    return found
+
+
 @contextmanager
 def writing(
     path: Path, kind: Kind, *, settings: object, parents: Mapping[str, Artifact]
@@ -103,6 +131,7 @@ def writing(
     _require_no_link(path)
     digests = {name: parent.digest for name, parent in parents.items()}
     draft: Draft | None = None
+    begun = time.monotonic()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f".{path.name}.lock", timeout=0):
@@ -111,7 +140,13 @@ def writing(
             draft = Draft(path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}")
             draft.path.mkdir()
             yield draft
-            _finish(draft, path, kind, make_key(kind, settings, digests), digests)
+            made_how = {
+                "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "seconds": round(time.monotonic() - begun, 3),
+                "key": make_key(kind, settings, digests),
+                "options": fingerprints(settings),
+            }
+            _finish(draft, path, kind, made_how, digests)
     except Timeout as error:
         raise failure(
             "E_RUN_LOCKED", f"Another process is writing '{path.name}'.", where=path
@@ -141,12 +176,14 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
             kind=data["kind"],
             path=path,
             key=data["key"],
-            digest=hashlib.sha256(raw).hexdigest(),
+            digest=_digest(data),
             parents=data["parents"],
             facts=data["facts"],
             files=data["files"],
             created=data["created"],
             made_by=data.get("tunewright", ""),
+            options=data.get("options", {}),
+            seconds=data.get("seconds"),
         )
     except FileNotFoundError as error:
         raise failure(
@@ -252,7 +289,15 @@ MAKERS: Mapping[Kind, str] = {
 """Command that makes an artifact."""
 
 
-def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str, str]) -> None:
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says that an artifact is."""
+    content = {key: value for key, value in manifest.items() if key not in MADE_HOW}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finish(
+    draft: Draft, path: Path, kind: Kind, made_how: Mapping[str, Any], parents: Mapping[str, str]
+) -> None:
     inside = sorted(draft.path.rglob("*"))
     for entry in inside:
         fsync(entry)
@@ -260,9 +305,8 @@ def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str
     manifest = {
         "format": FORMAT,
         "kind": kind,
-        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **made_how,
         "tunewright": version("tunewright"),
-        "key": key,
         "parents": dict(parents),
         "facts": draft.facts,
         "files": {p.relative_to(draft.path).as_posix(): sha256(p) for p in files},
