@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-MADE_HOW = frozenset({"created", "seconds", "key", "options"})
+MADE_HOW = frozenset({"created", "key", "options"})
 """Keys of a manifest that tell when and by which wish an artifact was made, and not what it is."""
 SHORT = 12
 """Hexadecimal digits that tell two values of an option apart."""
@@ -48,7 +47,6 @@ class Artifact:
         created: ISO time, UTC.
         made_by: Version of Tunewright that made it.
         options: Dotted name of each option that determined it to the beginning of its value's SHA-256.
-        seconds: Time it took to write; None where it was not noted.
     """
 
     kind: Kind
@@ -61,7 +59,6 @@ class Artifact:
     created: str
     made_by: str = ""
     options: Mapping[str, str] = field(default_factory=dict[str, str])
-    seconds: float | None = None
 
 
 @dataclass
@@ -131,7 +128,6 @@ def writing(
     _require_no_link(path)
     digests = {name: parent.digest for name, parent in parents.items()}
     draft: Draft | None = None
-    begun = time.monotonic()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.parent / f".{path.name}.lock", timeout=0):
@@ -142,7 +138,6 @@ def writing(
             yield draft
             made_how = {
                 "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
-                "seconds": round(time.monotonic() - begun, 3),
                 "key": make_key(kind, settings, digests),
                 "options": fingerprints(settings),
             }
@@ -183,7 +178,6 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
             created=data["created"],
             made_by=data.get("tunewright", ""),
             options=data.get("options", {}),
-            seconds=data.get("seconds"),
         )
     except FileNotFoundError as error:
         raise failure(

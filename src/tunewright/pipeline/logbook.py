@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from tunewright.pipeline.announcing import announced
 from tunewright.privacy import without_secrets
 
 FOLDER, FILE = "logs", "run.log"
+_ENDED = re.compile(r"end +(\w+) after ([0-9.]+) s")
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def logged(config: Config, command: str, listener: Listener = SILENT) -> Generat
     """Give the log of a run for the time of a command, whose start, end and errors are written down."""
     log = Log(Path(config.run_dir), listener)
     digest = hashlib.sha256(dump_config(config).encode()).hexdigest()
-    log.write("start", f"{command}: Tunewright {version('tunewright')}, config SHA-256 {digest}")
+    log.write("start", f"{command}; Tunewright {version('tunewright')}, config SHA-256 {digest}")
     started = time.monotonic()
     try:
         yield log
@@ -36,13 +38,25 @@ def logged(config: Config, command: str, listener: Listener = SILENT) -> Generat
             log.write("error", f"{problem.code}: {problem.message} ({problem.where})")
         raise
     except (KeyboardInterrupt, SystemExit) as error:
-        log.write("stopped", f"{command}: by {type(error).__name__}")
+        log.write("stopped", f"{command} by {type(error).__name__}")
         raise
     except Exception as error:
         log.write("error", f"E_INTERNAL: {type(error).__name__}: {error}")
         raise
     finally:
-        log.write("finish", f"{command}: after {_clock(started)}")
+        log.write("finish", f"{command} after {_clock(started)}")
+
+
+def seconds_of(run_dir: Path) -> dict[str, float]:
+    """Return the time that each stage took when it was last done, as the log has it."""
+    try:
+        text = (run_dir / FOLDER / FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    # Time and process stand before.
+    lines = (line.split(" ", 2)[-1] for line in text.splitlines())
+    found = (_ENDED.fullmatch(line) for line in lines)
+    return {match[1]: float(match[2]) for match in found if match}
 
 
 class Log:

@@ -93,7 +93,7 @@ def run(
             decided to stop. Else as the stages do.
     """
     stages, anew = chosen(config, until=until, start=start, only=only)
-    with logged(config, f"run, stages {', '.join(stages)}", listener) as log:
+    with logged(config, _named(until, start, only), listener) as log:
         course = _Course(config, decider, log)
         if anew:
             course.start_from_what_is_there(stages)
@@ -121,10 +121,9 @@ def run_stage(
     """
     step = STEPS[stage]
     run_dir = Path(config.run_dir)
-    whole = stage == "report"
     with logged(config, stage, listener) as log:
         told = log.listener
-        found = present(config) if whole else loaded(config, step.parents, listener=told)
+        found = present(config) if step.of_all else loaded(config, step.parents, listener=told)
         parents = [found[kind] for kind in step.parents]
         with log.stage(stage, ()):
             if options:
@@ -139,6 +138,12 @@ def run_stage(
     return artifact
 
 
+def _named(until: Stage | None, start: Stage | None, only: Sequence[Stage]) -> str:
+    """Return a run as it is typed."""
+    flags = {"--until": until, "--from": start, "--only": ",".join(only)}
+    return " ".join(["run", *(f"{flag} {value}" for flag, value in flags.items() if value)])
+
+
 class _Course:
     """A run under way.
 
@@ -149,6 +154,7 @@ class _Course:
     def __init__(self, config: Config, decider: Decider, log: Log) -> None:
         self.outcomes: list[Outcome] = []
         self._config = config
+        self._remembered: Config | None = None
         self._decider = decider
         self._log = log
         self._found: dict[Kind, Artifact] = {}
@@ -207,7 +213,9 @@ class _Course:
             if made is None:
                 return
             artifact, skipped = made, False
-        _remember(self._config)
+        if self._remembered is not self._config:
+            _remember(self._config)
+            self._remembered = self._config
         self._found[step.kind] = artifact
         seconds = time.monotonic() - started
         self.outcomes.append(Outcome(stage, artifact, skipped, seconds, reasons))
@@ -272,12 +280,14 @@ class _Course:
             self._asked.add(question.subject)
             answer = self._decider.decide(question)
             keep(Path(self._config.run_dir), question, answer)
-            first = question.text.partition("\n")[0]
-            self._log.write("decision", f"{first} {answer.choice} (by {answer.by})")
+            text = (
+                f"{question.subject}: {answer.choice} (by {answer.by}); asked was: {question.text}"
+            )
+            self._log.write("decision", text)
             if answer.choice == STOP:
-                self._stopped = failure(
-                    "E_STOPPED", f"Stopped before {stage}: {first}", where=self._config.run_dir
-                )
+                first = question.text.partition("\n")[0]
+                message = f"Stopped before '{stage}'. {first}"
+                self._stopped = failure("E_STOPPED", message, where=self._config.run_dir)
                 return
             if question.subject == "checkpoint" and answer.choice != ADAPTER:
                 self._config = with_checkpoint(self._config, answer.choice)

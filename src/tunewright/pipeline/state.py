@@ -190,14 +190,14 @@ def standing(config: Config, step: Step, found: Artifacts, listener: Listener = 
         reasons = (
             *_by_whom(artifact),
             *_of_what(config, artifact, listener),
-            *_of_whom(artifact, found, step.parents or tuple(found)),
+            *_of_whom(artifact, found, step.reads(found)),
             *(
                 f"{step.kind}/{name} is missing"
                 for name in artifact.files
                 if not (path / name).is_file()
             ),
         )
-        digests = {kind: found[kind].digest for kind in step.parents or found if kind in found}
+        digests = {kind: found[kind].digest for kind in step.reads(found) if kind in found}
         settings = _settings(config, artifact)
         if not reasons and artifact.key != make_key(step.kind, settings, digests):
             reasons = ("it was made with other options",)

@@ -12,6 +12,7 @@ from tunewright.errors import TunewrightError
 from tunewright.events import SILENT, Listener
 from tunewright.pipeline.announcing import Running, running
 from tunewright.pipeline.choosing import chosen
+from tunewright.pipeline.logbook import seconds_of
 from tunewright.pipeline.state import ASKED_FOR, Standing, survey
 from tunewright.pipeline.steps import STEPS, Stage
 from tunewright.publish.manifest import refusals
@@ -32,7 +33,7 @@ class StageStatus:
             from where it was stopped, `refused` is a publishing that the gates do not let pass.
         reasons: Why it is not done.
         created: When it was done; ISO time, UTC.
-        seconds: Time it took.
+        seconds: Time it took, as the log says.
         size_bytes: What it takes on the disk.
         gates_passed: Of those that it has.
         gates: Number of gates.
@@ -104,11 +105,13 @@ def status(config: Config, target: str, *, listener: Listener = SILENT) -> RunSt
     run_dir = Path(config.run_dir)
     table = survey(config, listener)
     busy = {one.stage: one for one in running(run_dir)}
+    took = seconds_of(run_dir)
     training = holder(run_dir / TRAINING)
     if training and "train" not in busy:
         busy["train"] = Running("train", training.pid, training.host, training.since)
     stages = tuple(
-        _status(run_dir, stage, one, table, busy.get(stage)) for stage, one in table.items()
+        _status(run_dir, stage, one, table, busy.get(stage), took.get(stage))
+        for stage, one in table.items()
     )
     evaluation = table["compare"].artifact
     verdict = evaluation.facts.get("verdict") if evaluation else None
@@ -171,6 +174,7 @@ def _status(
     one: Standing,
     table: Mapping[Stage, Standing],
     process: Running | None,
+    seconds: float | None,
 ) -> StageStatus:
     made, reasons = one.artifact, one.reasons
     state: State = "done" if one.finished else "outdated" if reasons else "missing"
@@ -187,8 +191,7 @@ def _status(
         state,
         reasons,
         made.created if made else None,
-        # The adapter is only the end of a training.
-        (made.facts.get("seconds") if stage == "train" else made.seconds) if made else None,
+        seconds if made else None,
         sum(_size_bytes(run_dir / folder) for folder in folders),
         sum(bool(gate["passed"]) for gate in gates),
         len(gates),

@@ -39,10 +39,11 @@ class Step:
 
     Attributes:
         kind: What it makes; also the name of its folder.
-        parents: Artifacts it reads; none: all that are there.
+        parents: Artifacts it reads.
         make: Calls the stage.
         anew: Calls it where it is to be done anew although it is finished; None: as `make`.
         when: Tells whether a config has this stage at all.
+        of_all: It reads whatever is there.
     """
 
     kind: Kind
@@ -50,6 +51,12 @@ class Step:
     make: Make
     anew: Make | None = None
     when: Callable[[Config], bool] = _always
+    of_all: bool = False
+
+    def reads(self, found: Artifacts) -> tuple[Kind, ...]:
+        """Return the kinds of what it is made of, where these artifacts are there."""
+        others = tuple(kind for kind in found if kind != self.kind)
+        return others if self.of_all else self.parents
 
 
 def stages_of(config: Config) -> tuple[Stage, ...]:
@@ -118,5 +125,5 @@ STEPS: Mapping[Stage, Step] = {
         ("adapter", "evaluation", "exported"),
         lambda c, a, s: publish(c, a["adapter"], a["evaluation"], a["exported"], listener=s),
     ),
-    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s)),
+    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s), of_all=True),
 }
