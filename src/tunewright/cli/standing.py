@@ -63,7 +63,7 @@ def _runs(console: Console, found: Sequence[RunStatus]) -> None:
     table = _table("run", "done", "stands", "verdict", "last", "size")
     for one in found:
         if one.fault:
-            table.add_row(escape(visible(one.run)), NONE, escape(visible(one.fault)))
+            table.add_row(escape(visible(one.run)), NONE, "[red]unreadable[/]")
             continue
         done = [stage for stage in one.stages if stage.state == "done"]
         last = max((stage.created or "" for stage in one.stages), default="")
@@ -77,6 +77,9 @@ def _runs(console: Console, found: Sequence[RunStatus]) -> None:
             size,
         )
     console.print(table)
+    for one in found:
+        if one.fault:
+            print_prose(console, f"{one.run}: {one.fault}")
 
 
 def tried(run_dir: str, found: Sequence[Tried], *, as_json: bool) -> None:
@@ -95,7 +98,8 @@ def tried(run_dir: str, found: Sequence[Tried], *, as_json: bool) -> None:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in ("took", "size") else "left")
+        side = "right" if column in ("took", "size") else "left"
+        table.add_column(column, justify=side, overflow="fold")
     return table
 
 
