@@ -1,6 +1,7 @@
 """The stages in their order, each made of the folders of those before. `steps.py` is where two stages meet."""
 
 from tunewright.pipeline.deciding import SAFE, Answer, Decider, Given, Question
+from tunewright.pipeline.logbook import logged
 from tunewright.pipeline.looking import check_any, push
 from tunewright.pipeline.running import (
     EndedError,
@@ -29,6 +30,7 @@ __all__ = [
     "check_any",
     "checkpoints_of",
     "loaded",
+    "logged",
     "present",
     "push",
     "run",
