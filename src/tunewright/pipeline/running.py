@@ -120,7 +120,6 @@ def run_stage(
             with other options.
     """
     step = STEPS[stage]
-    run_dir = Path(config.run_dir)
     with logged(config, stage, listener) as log:
         told = log.listener
         found = present(config) if step.of_all else loaded(config, step.parents, listener=told)
@@ -132,10 +131,14 @@ def run_stage(
             else:
                 artifact = step.make(config, found, told)
         log.findings(artifact)
-    # A look at other options does not change what the run is.
-    if stage not in ASIDE or not (run_dir / CONFIG_FILE).is_file():
+    if _changes_the_run(config, stage):
         _remember(config)
     return artifact
+
+
+def _changes_the_run(config: Config, stage: Stage) -> bool:
+    """Return whether a stage makes its options those of the run: a look at other ones does not."""
+    return stage not in ASIDE or not (Path(config.run_dir) / CONFIG_FILE).is_file()
 
 
 def _named(until: Stage | None, start: Stage | None, only: Sequence[Stage]) -> str:
@@ -196,9 +199,10 @@ class _Course:
         Raises:
             TunewrightError: As the stage does, unless publishing is refused.
         """
-        if self._stopped and stage != "report":
-            return
         step = STEPS[stage]
+        # What was stopped or refused goes nowhere, but is told of.
+        if (self._stopped or self._refused) and not step.of_all:
+            return
         started = time.monotonic()
         self._settle()
         there = standing(self._config, step, self._found, self._log.listener)
@@ -213,9 +217,8 @@ class _Course:
             if made is None:
                 return
             artifact, skipped = made, False
-        if self._remembered is not self._config:
-            _remember(self._config)
-            self._remembered = self._config
+        if not anew or _changes_the_run(self._config, stage):
+            self._remember()
         self._found[step.kind] = artifact
         seconds = time.monotonic() - started
         self.outcomes.append(Outcome(stage, artifact, skipped, seconds, reasons))
@@ -238,7 +241,7 @@ class _Course:
     ) -> Artifact | None:
         """Return what a stage makes; None: it was decided not to, or refused."""
         self._ask(stage)
-        if self._stopped and stage != "report":
+        if self._stopped and not step.of_all:
             return None
         if reasons:
             self._log.tell(f"{stage}: again, because: {because(reasons)}")
@@ -266,6 +269,12 @@ class _Course:
             if kind not in self._whole:
                 load_artifact(self._found[kind].path, kind, verify=True)
                 self._whole.add(kind)
+
+    def _remember(self) -> None:
+        """Write the config into the run folder, if it is not there."""
+        if self._remembered is not self._config:
+            _remember(self._config)
+            self._remembered = self._config
 
     def _settle(self) -> None:
         """Take over which checkpoint the user has chosen for the adapter that is there."""

@@ -55,7 +55,7 @@ class Step:
 
     def reads(self, found: Artifacts) -> tuple[Kind, ...]:
         """Return the kinds of what it is made of, where these artifacts are there."""
-        others = tuple(kind for kind in found if kind != self.kind)
+        others: tuple[Kind, ...] = tuple(kind for kind in found if kind != self.kind)
         return others if self.of_all else self.parents
 
 

@@ -160,6 +160,27 @@ def test_a_refused_publication_still_has_its_report(fakes, configured):
     assert [one.stage for one in caught.value.outcomes] == [s for s in STAGES if s != "publish"]
 
 
+def test_what_was_refused_goes_no_further(fakes, configured, monkeypatch):
+    """A stage after publishing, as a push would be: it does not even begin."""
+    monkeypatch.setattr("tunewright.pipeline.running.chosen", lambda *a, **k: (order, False))
+    order = ("prepare", "train", "compare", "merge", "export", "publish", "plan", "report")
+    fakes.broken["publish"] = "E_GATE_VERDICT"
+    with pytest.raises(PublishingRefusedError):
+        run(configured())
+    assert "plan" not in fakes.calls
+    assert fakes.calls["report"] == 1
+
+
+def test_a_look_at_other_options_does_not_change_the_run(fakes, configured):
+    run(configured())
+    file = Path(configured().run_dir) / "run.yaml"
+    before = file.read_text()
+    run(configured("train.learning_rate=1e-4"), only=["check", "plan"])
+    assert file.read_text() == before
+    run(configured("merge.max_mean_kl=0.002"), only=["merge"])
+    assert file.read_text() != before
+
+
 def test_from_does_a_stage_and_those_after_it_anew(fakes, configured):
     run(configured())
     fakes.taken()
