@@ -4,7 +4,7 @@ An agent that fails does not stop the others; what was wrong is told at the end,
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,11 +130,17 @@ def run_stage(
 
     with weights_kept() if stage in ON_THE_BASE else nullcontext():
         found = each(team, work, listener=listener)
-    return found | _cross(team, stage, listener)
+    return found | (_cross(team, listener) if stage == "compare" else {})
 
 
 def run(
-    team: Team, *, until: pipeline.Stage | None = None, listener: Listener = SILENT, **options: Any
+    team: Team,
+    *,
+    until: pipeline.Stage | None = None,
+    start: pipeline.Stage | None = None,
+    only: Sequence[pipeline.Stage] = (),
+    decider: pipeline.Decider = pipeline.SAFE,
+    listener: Listener = SILENT,
 ) -> dict[str, Result[list[pipeline.Outcome]]]:
     """Return the outcomes of all stages of each agent, up to `until`; finished ones are skipped.
 
@@ -145,12 +151,18 @@ def run(
     Args:
         team: The agents.
         until: The last stage.
+        start: As of pipeline.run; each agent is then gone through at once.
+        only: Likewise.
+        decider: Answers what only the user can know, for each agent.
         listener: Told how far it is.
-        options: As pipeline.run takes them.
+
+    Raises:
+        TunewrightError: E_USAGE, the choice of stages contradicts itself.
     """
-    last = pipeline.STAGES.index(until) if until else len(pipeline.STAGES)
+    first = next(iter(team.configs.values()))
+    stages, anew = pipeline.chosen(first, until=until, start=start, only=only)
     phases: list[pipeline.Stage | None] = [
-        phase for phase in PHASES if pipeline.STAGES.index(phase) < last
+        phase for phase in PHASES if phase in stages and phase != until and not anew
     ]
     phases.append(until)
     found: dict[str, Result[list[pipeline.Outcome]]] = {}
@@ -161,35 +173,63 @@ def run(
         def work(
             config: Config, named: Listener, phase: pipeline.Stage | None = phase
         ) -> list[pipeline.Outcome]:
-            return pipeline.run(config, until=phase, listener=named, **options)
+            return pipeline.run(
+                config, until=phase, start=start, only=only, decider=decider, listener=named
+            )
 
-        with weights_kept() if phase in ON_THE_BASE else nullcontext():
-            made = each(going, work, listener=listener)
+        with weights_kept() if phase in ON_THE_BASE or anew else nullcontext():
+            told = _Changes(listener, {one for result in found.values() for one in _done(result)})
+            made = each(going, work, listener=told)
         for agent, result in made.items():
             found[agent] = _joined(found.get(agent), result)
         well = {a: config for a, config in going.configs.items() if made[a].error is None}
         going = replace(going, configs=well)
-        crossed |= _cross(going, phase, listener)
+        if phase == "compare" or (anew and "compare" in stages):
+            crossed |= _cross(going, listener)
     return found | crossed
+
+
+def _done(result: Result[list[pipeline.Outcome]]) -> list[str]:
+    return [one.stage for one in result.made or ()]
+
+
+class _Changes:
+    """A listener that is not told again which stages an earlier phase has done."""
+
+    def __init__(self, listener: Listener, stages: Set[str]) -> None:
+        self._listener = listener
+        self._known = tuple(f"{stage}: {pipeline.SKIPPED}" for stage in stages)
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Pass it on."""
+        self._listener.started(stage, total, unit)
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Pass it on."""
+        self._listener.advanced(done, detail)
+
+    def said(self, text: str) -> None:
+        """Pass it on if it is new."""
+        if not text.endswith(self._known or ("\0",)):
+            self._listener.said(text)
 
 
 def _joined(
     before: Result[list[pipeline.Outcome]] | None, now: Result[list[pipeline.Outcome]]
 ) -> Result[list[pipeline.Outcome]]:
     """Return an agent's outcomes after one more phase: what was made in an earlier one was not skipped."""
-    refused = now.error if isinstance(now.error, pipeline.PublishingRefusedError) else None
+    refused = now.error if isinstance(now.error, pipeline.EndedError) else None
     new = list(refused.outcomes) if refused else now.made or []
     old = {one.stage: one for one in (before.made or [] if before else [])}
     fresh = [old.pop(one.stage, one) for one in new]
     return Result(fresh or list(old.values()), now.error)
 
 
-def _cross(team: Team, stage: pipeline.Stage | None, listener: Listener) -> dict[str, Result[Any]]:
-    """Compare the agents with each other where the stage is that, and return the failure if it is one."""
-    if stage != "compare" or process_rank():
-        return {}
+def _cross(team: Team, listener: Listener) -> dict[str, Result[Any]]:
+    """Compare the agents with each other, and return the failure if it is one."""
     try:
-        cross(team, listener=listener)
+        if not process_rank():
+            cross(team, listener=listener)
     except TunewrightError as error:
         return {CROSS: Result(None, error)}
     return {}

@@ -23,6 +23,10 @@ from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+MADE_HOW = frozenset({"created", "key", "options"})
+"""Keys of a manifest that tell when and by which wish an artifact was made, and not what it is."""
+SHORT = 12
+"""Hexadecimal digits that tell two values of an option apart."""
 Kind = Literal[
     "dataset",
     "check",
@@ -45,12 +49,13 @@ class Artifact:
         kind: Which stage made it.
         path: The folder.
         key: SHA-256 of what determined it: config sections and parents.
-        digest: SHA-256 of the manifest: changes whenever the artifact is made anew.
+        digest: SHA-256 of what it is: files, facts and parents. Made anew with the same outcome it is the same.
         parents: Kind of each parent to its digest.
         facts: What the stage has to say: settings, metrics, gates. JSON values.
         files: Relative path of each file to its SHA-256.
         created: ISO time, UTC.
         made_by: Version of Tunewright that made it.
+        options: Dotted name of each option that determined it to the beginning of its value's SHA-256.
     """
 
     kind: Kind
@@ -62,6 +67,7 @@ class Artifact:
     files: Mapping[str, str]
     created: str
     made_by: str = ""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass
@@ -96,6 +102,25 @@ def make_key(
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def fingerprints(settings: object) -> dict[str, str]:
+    """Return the dotted name of each leaf of a JSON value to the beginning of its SHA-256.
+
+    Two artifacts can then be told apart by name of option, and no path or text of a config is written down.
+    """
+    found: dict[str, str] = {}
+
+    def visit(name: str, value: object) -> None:
+        if isinstance(value, dict) and value:
+            for key, inner in cast("dict[str, object]", value).items():
+                visit(f"{name}.{key}" if name else key, inner)
+        elif name:
+            text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+            found[name] = hashlib.sha256(text.encode()).hexdigest()[:SHORT]
+
+    visit("", settings)
+    return found
+
+
 @contextmanager
 def writing(
     path: Path, kind: Kind, *, settings: object, parents: Mapping[str, Artifact]
@@ -120,7 +145,12 @@ def writing(
             draft = Draft(path.parent / f".tmp-{path.name}-{secrets.token_hex(4)}")
             draft.path.mkdir()
             yield draft
-            _finish(draft, path, kind, make_key(kind, settings, digests), digests)
+            made_how = {
+                "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "key": make_key(kind, settings, digests),
+                "options": fingerprints(settings),
+            }
+            _finish(draft, path, kind, made_how, digests)
     except Timeout as error:
         raise failure(
             "E_RUN_LOCKED", f"Another process is writing '{path.name}'.", where=path
@@ -150,12 +180,13 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
             kind=data["kind"],
             path=path,
             key=data["key"],
-            digest=hashlib.sha256(raw).hexdigest(),
+            digest=_digest(data),
             parents=data["parents"],
             facts=data["facts"],
             files=data["files"],
             created=data["created"],
             made_by=data.get("tunewright", ""),
+            options=data.get("options", {}),
         )
     except FileNotFoundError as error:
         raise failure(
@@ -262,7 +293,15 @@ MAKERS: Mapping[Kind, str] = {
 """Command that makes an artifact."""
 
 
-def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str, str]) -> None:
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what a manifest says that an artifact is."""
+    content = {key: value for key, value in manifest.items() if key not in MADE_HOW}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _finish(
+    draft: Draft, path: Path, kind: Kind, made_how: Mapping[str, Any], parents: Mapping[str, str]
+) -> None:
     inside = sorted(draft.path.rglob("*"))
     for entry in inside:
         fsync(entry)
@@ -270,9 +309,8 @@ def _finish(draft: Draft, path: Path, kind: Kind, key: str, parents: Mapping[str
     manifest = {
         "format": FORMAT,
         "kind": kind,
-        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        **made_how,
         "tunewright": version("tunewright"),
-        "key": key,
         "parents": dict(parents),
         "facts": draft.facts,
         "files": {p.relative_to(draft.path).as_posix(): sha256(p) for p in files},

@@ -63,10 +63,19 @@ def compare_any(
         config = config_of_source(target, [*own, *overrides])
         return compare(config, None, None, other=endpoints, listener=listener)
     config = config_of(target, overrides, note=listener.said)
+    if tuned == ADAPTER and endpoints is None:
+        return pipeline.run_stage(config, "compare", listener=listener)
+    what = "two endpoints" if endpoints else tuned
+    with pipeline.logged(config, f"compare of {what}", listener) as log:
+        return _beside(config, tuned, endpoints, log.listener)
+
+
+def _beside(
+    config: Config, tuned: str, endpoints: Endpoints | None, listener: Listener
+) -> Artifact:
+    """Return the evaluation of something else than a run's own adapter."""
     if endpoints:
         return compare(config, _dataset(config, listener), None, other=endpoints, listener=listener)
-    if tuned == ADAPTER:
-        return pipeline.run_stage(config, "compare", listener=listener)
     found = pipeline.loaded(config, ["dataset", "adapter"], listener=listener)
     other = _other(config, tuned, found["adapter"], listener)
     return compare(config, found["dataset"], found["adapter"], other=other, listener=listener)

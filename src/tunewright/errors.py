@@ -38,6 +38,11 @@ CODES: Mapping[str, Code] = {
         "The GGUF file does not tokenise or compute as the merged model does.",
         "Look at the figures; a larger quantisation type passes where a smaller one fails.",
     ),
+    "E_STOPPED": Code(
+        1,
+        "It was decided to stop the run: at warnings about the data, or at the verdict.",
+        "Look at what it says; the same command goes on from there, `--yes` without asking.",
+    ),
     "E_USAGE": Code(2, "The command line is not understood.", "Type the command with `--help`."),
     "E_CONFIG_FILE": Code(
         2, "The config file is missing or is not YAML.", "Correct the named line, or the path."

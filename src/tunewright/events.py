@@ -1,6 +1,6 @@
 """How a stage tells what it is doing, without printing."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 
@@ -34,6 +34,27 @@ class Silent:
 
 
 SILENT: Listener = Silent()
+
+
+class Noting:
+    """A listener that passes everything on, and keeps a note of every fact."""
+
+    def __init__(self, listener: Listener, note: Callable[[str], None]) -> None:
+        self._listener = listener
+        self._note = note
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """Pass it on."""
+        self._listener.started(stage, total, unit)
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Pass it on."""
+        self._listener.advanced(done, detail)
+
+    def said(self, text: str) -> None:
+        """Note it, and pass it on."""
+        self._note(text)
+        self._listener.said(text)
 
 
 def in_words(choice: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ also need a run of characters that is longer than the words of prose. So prose c
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 _START = r"(?:(?<![A-Za-z0-9_-])|(?<=\\[nrt]))"
 """Not inside a word; a written-out `\\n` before the token is no part of a word."""
@@ -253,6 +254,13 @@ def secrets_in(text: str) -> list[Found]:
     return sorted(_apart(_matches(text, sorted(set(candidates)))), key=lambda one: one.start)
 
 
+def without_secrets(text: str) -> str:
+    """Return a text in which all but a few characters of each secret are hidden."""
+    for found in reversed(secrets_in(text)):
+        text = text[: found.start] + found.shown + text[found.end :]
+    return text
+
+
 def emails_in(text: str) -> list[Found]:
     """Return the e-mail addresses of a text in order, but none of a secret or of a URL with a user name.
 
@@ -297,8 +305,8 @@ def masked(secret: str) -> str:
 
 def _matches(text: str, rules: Iterable[int]) -> Iterator[Found]:
     for number in rules:
-        kind, pattern = _RULES[number]
-        for match in pattern.finditer(text):
+        kind = _TABLE[number][0]
+        for match in _pattern(number).finditer(text):
             if _real(kind, match):
                 secret = match["secret"]
                 yield Found(kind, *match.span("secret"), masked(secret))
@@ -338,7 +346,12 @@ _TABLE: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Discord token", _DISCORD_MARKERS, f"{_START}{_DISCORD}(?![\\w-])"),
     *_CONTEXT,
 )
-_RULES = tuple((kind, re.compile(pattern)) for kind, _, pattern in _TABLE)
+
+
+@cache
+def _pattern(number: int) -> re.Pattern[str]:
+    """Return the pattern of a rule; few of them are ever needed."""
+    return re.compile(_TABLE[number][2])
 
 
 def _marked(rules: Iterable[int]) -> list[tuple[str, int]]:

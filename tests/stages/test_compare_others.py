@@ -235,7 +235,7 @@ def test_a_comparison_of_what_does_not_belong_together_is_refused(here):
     """The dataset was made again with another seed: its held-out rows may have been trained on."""
     dataset = here / "dataset"
     manifest = json.loads((dataset / "manifest.json").read_text())
-    manifest["created"] = "2020-01-01T00:00:00+00:00"
+    manifest["facts"]["train_rows"] += 1
     (dataset / "manifest.json").write_text(json.dumps(manifest))
     for tuned in ("adapter", "merged", "F16", "checkpoint-3"):
         with pytest.raises(TunewrightError, match="E_ARTIFACT_INVALID"):

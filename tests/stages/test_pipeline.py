@@ -16,6 +16,7 @@ import yaml
 from faults.training import make_base
 from support import SHARED, SMALL
 
+from tunewright.artifacts import load_artifact
 from tunewright.cli import main
 
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "120"}
@@ -87,18 +88,80 @@ def test_second_run_skips_everything_and_is_fast(project):
     assert digests(project / "runs" / "small") == before
 
 
-def test_a_deleted_stage_is_done_again_with_those_after_it(project):
+def stages_of(done: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
+    """Return the stages that were done, and why."""
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["stages"]
+    return {row["stage"]: row["because"] for row in rows if not row["skipped"]}
+
+
+def test_a_deleted_stage_is_done_again_and_nothing_after_it(project):
+    """Merged anew from the same adapter it is the same, to the byte: what was made of it stays."""
+    run = project / "runs" / "small"
+    before, made = digests(run), load_artifact(run / "merged", "merged")
+    shutil.rmtree(run / "merged")
+    assert stages_of(tunewright("run", "c.yaml", "--json", cwd=project)) == {"merge": []}
+    after = digests(run)
+    assert after["merged"] != before["merged"]
+    assert load_artifact(run / "merged", "merged").digest == made.digest
+    assert {k: v for k, v in after.items() if k != "merged"} == {
+        k: v for k, v in before.items() if k != "merged"
+    }
+    assert main(["verify", str(run)]) == 0
+
+
+def test_another_option_with_the_same_rows_does_not_train_again(project, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(project / "runs" / "small", run)
+    config = project / "c.yaml"
+    before = digests(run)["adapter"]
+    changed = ["--set", f"output_dir={run}", "--set", "prepare.near_duplicate_threshold=0.81"]
+    done = tunewright("run", str(config), *changed, "--json", cwd=project)
+    done = stages_of(done)
+    assert list(done) == ["prepare", "check", "report"]
+    assert {why[0] for why in done.values()} == {"prepare.near_duplicate_threshold changed"}
+    assert digests(run)["adapter"] == before
+    log = (run / "logs" / "run.log").read_text()
+    assert " begin    prepare again, because: prepare.near_duplicate_threshold changed\n" in log
+    assert " skip     train: nothing changed\n" in log
+    # Single commands find that it belongs together, too.
+    assert tunewright("report", str(run), cwd=project).returncode == 0
+
+
+REAL_MISTAKES = [
+    ("compare", "compare.prompts_file=none.txt", "E_NOT_FOUND"),
+    ("merge", "merge.checkpoint=99999", "E_NOT_FOUND"),
+    ("export", "export.llama_cpp=none", "E_NOT_FOUND"),
+    ("publish", "publish.version=taken", "E_VERSION_EXISTS"),
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "mistake", "code"), REAL_MISTAKES, ids=[m[0] for m in REAL_MISTAKES]
+)
+def test_a_mistake_costs_only_its_stage(project, monkeypatch, capsys, stage, mistake, code):
+    """Nothing that was done is lost: with the mistake mended, there is nothing left to do."""
+    monkeypatch.chdir(project)
+    (project / "models" / "writer" / "small" / "taken").mkdir(exist_ok=True)
     run = project / "runs" / "small"
     before = digests(run)
-    shutil.rmtree(run / "merged")
-    done = tunewright("run", "c.yaml", "--json", cwd=project)
-    stages = {s["stage"]: s["skipped"] for s in json.loads(done.stdout)["stages"]}
-    assert [name for name, skipped in stages.items() if not skipped] == [
-        "merge", "export", "publish", "report",
-    ]  # fmt: skip
-    after = digests(run)
-    assert after["adapter"] == before["adapter"]
-    assert after["merged"] != before["merged"]
+    log = run / "logs" / "run.log"
+    seen = len(log.read_text())
+    assert main(["run", "c.yaml", "--set", mistake]) != 0
+    assert f"ERROR {code}" in capsys.readouterr().err
+    new = log.read_text()[seen:]
+    assert re.findall(r"^\S+ \d+ failed +(\w+)", new, re.MULTILINE) == [stage]
+    assert f" error    {code}: " in new
+    done = set(re.findall(r"^\S+ \d+ end +(\w+)", new, re.MULTILINE))
+    assert done <= ({"plan"} if stage != "publish" else {"report"})
+    assert main(["run", "c.yaml", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["stages"]
+    assert {row["stage"] for row in rows if not row["skipped"]} <= {"plan", "report"}
+    kept = digests(run)
+    assert {k: kept[k] for k in kept if k not in ("plan", "report")} == {
+        k: before[k] for k in before if k not in ("plan", "report")
+    }
+    (project / "models" / "writer" / "small" / "taken").rmdir()
 
 
 def test_a_changed_option_redoes_what_it_determines(project):
@@ -298,6 +361,11 @@ def test_stopped_while_it_trains_it_goes_on(project, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not list(run.glob(".tmp-*"))
     assert json.loads(done.stdout)["stages"][0]["skipped"]
+    assert re.search(r"Going on after step \d+ of 60", done.stderr)
+    log = (run / "logs" / "run.log").read_text()
+    assert re.search(r" stopped  run --until train by \w+\n", log)
+    assert re.search(r" failed   train after [\d.]+ s", log)
+    assert re.search(r" note     Going on after step \d+ of 60", log)
 
 
 def test_no_space_is_told_before_training(project, tmp_path):
@@ -335,6 +403,10 @@ def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manu
     done = tunewright("run", "c.yaml", cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "ERROR E_GATE_VERDICT" in done.stderr
+    asked = json.loads((tmp_path / "run" / "decisions.json").read_text())
+    assert ("verdict", "continue", "default") in [
+        (row["subject"], row["answer"], row["by"]) for row in asked
+    ]
     found = json.loads((tmp_path / "run" / "evaluation" / "manifest.json").read_text())["facts"]
     dataset = json.loads((tmp_path / "run" / "dataset" / "manifest.json").read_text())["facts"]
     assert 18 <= dataset["train_rows"] <= 24

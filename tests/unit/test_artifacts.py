@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tunewright.artifacts import kind_of, load_artifact, make_key, writing
+from tunewright.artifacts import fingerprints, kind_of, load_artifact, make_key, writing
 from tunewright.errors import TunewrightError
 
 
@@ -48,6 +50,50 @@ def test_made_anew_replaces_and_changes_the_digest(tmp_path):
     second = make(tmp_path / "d", "new")
     assert (tmp_path / "d" / "sub" / "a.txt").read_text() == "new"
     assert first.digest != second.digest
+
+
+def test_made_anew_alike_it_is_the_same(tmp_path):
+    """Neither the time nor the wish is what an artifact is; files, facts, parents and kind are."""
+    first = make(tmp_path / "d", settings={"a": 1})
+    second = make(tmp_path / "d", settings={"a": 2})
+    assert first.digest == second.digest
+    assert first.created != second.created
+    assert first.key != second.key
+    assert first.options != second.options
+    file = tmp_path / "d" / "manifest.json"
+    fields = json.loads(file.read_text())
+    for change in (
+        {"facts": {"rows": 4}},
+        {"files": {}},
+        {"parents": {"check": "x"}},
+        {"tunewright": "9"},
+    ):
+        file.write_text(json.dumps(fields | change))
+        assert load_artifact(tmp_path / "d", "dataset").digest != first.digest
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text("xyz", min_size=1), JSON), JSON)
+def test_fingerprints_tell_by_name_what_differs(settings, value):
+    before = fingerprints(settings)
+    now = fingerprints(settings | {"name": {"of": value}})
+    changed = {key for key in before.keys() | now.keys() if before.get(key) != now.get(key)}
+    assert changed
+    assert all(key == "name.of" or key.startswith("name.of.") for key in changed)
+    assert fingerprints(json.loads(json.dumps(settings))) == before
+
+
+def test_fingerprints_hold_no_value():
+    found = fingerprints({"prepare": {"source": [{"path": "/home/me/secret"}]}, "seed": 7})
+    assert found.keys() == {"prepare.source", "seed"}
+    assert "secret" not in str(found)
+    assert all(len(digest) == 12 for digest in found.values())
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):

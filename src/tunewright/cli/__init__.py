@@ -19,6 +19,7 @@ from tunewright.cli.commands import cli
 from tunewright.cli.text import visible, visible_json
 from tunewright.errors import CODES, Problem, TunewrightError, io_fix
 from tunewright.machine import process_rank
+from tunewright.privacy import without_secrets
 
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -120,20 +121,12 @@ def _internal(error: Exception) -> Problem:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         trace = "".join(traceback.format_exception(error))
-        Path(place).write_text(_without_secrets(trace), encoding="utf-8")
+        Path(place).write_text(without_secrets(trace), encoding="utf-8")
     except OSError:
         place = "no log, since it could not be written"
     reason = (str(error).strip().splitlines() or [""])[0]
-    message = _without_secrets(f"{type(error).__name__}: {reason}")
+    message = without_secrets(f"{type(error).__name__}: {reason}")
     return Problem("E_INTERNAL", message, place, CODES["E_INTERNAL"].fix)
-
-
-def _without_secrets(text: str) -> str:
-    from tunewright.privacy import secrets_in
-
-    for found in reversed(secrets_in(text)):
-        text = text[: found.start] + found.shown + text[found.end :]
-    return text
 
 
 def _logs_of_run(error: Exception) -> Path | None:

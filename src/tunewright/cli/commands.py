@@ -20,6 +20,7 @@ from tunewright.cli.options import (
     refuse_together,
 )
 from tunewright.cli.recipes import init
+from tunewright.cli.running import demo, run, status
 from tunewright.cli.serving import chat, serve
 from tunewright.cli.store import store
 from tunewright.cli.training import COMMANDS
@@ -70,71 +71,6 @@ def _stage(
             config, cast("pipeline.Stage", name), listener=listener, **options
         )
     render.artifact(artifact, as_json=as_json)
-
-
-def _run(
-    target: str,
-    overrides: tuple[str, ...],
-    *,
-    agents: tuple[str, ...] = (),
-    until: str | None = None,
-    as_json: bool = False,
-) -> None:
-    from tunewright import pipeline
-    from tunewright.cli import render
-    from tunewright.comparison import require_gates
-    from tunewright.targets import config_of
-
-    if team := teams.taken(target, overrides, agents):
-        teams.run(team, until=until, as_json=as_json)
-        return
-    refusal = None
-    with render.progress() as listener:
-        config = config_of(target, overrides, note=listener.said)
-        try:
-            outcomes = pipeline.run(
-                config, until=cast("pipeline.Stage | None", until), listener=listener
-            )
-        except pipeline.PublishingRefusedError as error:
-            refusal, outcomes = error, error.outcomes
-    render.outcomes(config, outcomes, as_json=as_json)
-    if refusal is not None:
-        raise refusal
-    if until == "compare":
-        require_gates(outcomes[-1].artifact)
-
-
-@cli.command()
-@SET
-@JSON
-def demo(overrides: tuple[str, ...], as_json: bool) -> None:
-    """Run the whole pipeline on bundled data and the bundled base: offline, minutes.
-
-    Example: tunewright demo
-    """
-    _run("preset:demo", overrides, as_json=as_json)
-
-
-@cli.command()
-@_target
-@teams.AGENT
-@click.option("--until", metavar="STAGE", help="Stop after this stage.")
-def run(
-    target: str,
-    overrides: tuple[str, ...],
-    as_json: bool,
-    agents: tuple[str, ...],
-    until: str | None,
-) -> None:
-    """Run all stages; finished ones are skipped, an interrupted one goes on.
-
-    Example: tunewright run author.yaml --until compare
-    """
-    from tunewright.pipeline import STAGES
-
-    if until is not None and until not in STAGES:
-        raise click.BadParameter(f"'{until}' is not a stage: {', '.join(STAGES)}.")
-    _run(target, overrides, agents=agents, until=until, as_json=as_json)
 
 
 @cli.command()
@@ -374,5 +310,8 @@ def config_schema() -> None:
     click.echo(schema())
 
 
-for command in (compare, merge, serve, chat, store, init, verify, watch, *COMMANDS):
+for command in (
+    *(run, demo, status, compare, merge, serve, chat, store, init, verify, watch),
+    *COMMANDS,
+):
     cli.add_command(command)

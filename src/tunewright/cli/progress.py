@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -57,6 +57,13 @@ def progress() -> Generator[Listener]:
         listener = Bars(bars)
         yield listener
         listener.finish()
+
+
+@contextmanager
+def aside(listener: Listener) -> Generator[None]:
+    """Leave the terminal to something else while the block runs."""
+    with listener.aside() if isinstance(listener, Bars) else nullcontext():
+        yield
 
 
 class Count(ProgressColumn):
@@ -114,6 +121,18 @@ class Bars:
     def said(self, text: str) -> None:
         """Print above the bars."""
         self._bars.console.print(f"  [dim]{escape(visible(text))}", highlight=False)
+
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Leave the terminal to something else while the block runs; what was drawn stays above it."""
+        self.finish()
+        self._bars.stop()
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        try:
+            yield
+        finally:
+            self._bars.start()
 
     def finish(self) -> None:
         """Fill the current bar: early stopping and unknown totals end before it is full."""

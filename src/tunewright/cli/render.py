@@ -252,6 +252,7 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
             {
                 "stage": o.stage,
                 "skipped": o.skipped,
+                "because": list(o.reasons),
                 "seconds": round(o.seconds, 2),
                 "path": str(o.artifact.path),
                 "gates": o.artifact.facts.get("gates", []),
@@ -262,9 +263,6 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
         return
     console = Console()
     _gates(console, [(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])])
-    skipped = [o.stage for o in done if o.skipped]
-    if skipped:
-        print_prose(console, f"Finished before, skipped: {', '.join(skipped)}.")
     made = {o.artifact.kind: o.artifact for o in done}
     if "evaluation" in made:
         console.print()

@@ -56,18 +56,17 @@ def stage(team: Team, name: str, *, as_json: bool, **options: Any) -> None:
     _tell(team, results, as_json=as_json)
 
 
-def run(team: Team, *, until: str | None, as_json: bool, **options: Any) -> None:
+def run(team: Team, *, as_json: bool, **options: Any) -> None:
     """Do all stages for each agent, compare them, and print what is known of all.
 
     Raises:
         TunewrightError: Of all agents that failed.
     """
-    from tunewright import agents, pipeline
+    from tunewright import agents
     from tunewright.cli import render
 
-    last = cast("pipeline.Stage | None", until)
     with render.progress() as listener:
-        results = agents.run(team, until=last, listener=listener, **options)
+        results = agents.run(team, listener=listener, **options)
     _tell(team, results, as_json=as_json)
 
 

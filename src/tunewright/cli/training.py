@@ -229,7 +229,7 @@ def _of_team(
         if dry_run:
             teams.stage(team, "plan", as_json=as_json, **options)
         elif publish:
-            teams.run(team, until=None, as_json=as_json)
+            teams.run(team, as_json=as_json)
         else:
             teams.stage(team, "train", as_json=as_json, **options)
     return True

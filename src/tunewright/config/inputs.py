@@ -1,7 +1,7 @@
 """Which parts of the config determine which stage: change one of them and the stage is done again."""
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 from tunewright.config.schema import Config
 
@@ -36,16 +36,3 @@ def settings_of(config: Config, kind: str) -> dict[str, Any]:
     if kind in ("adapter", "evaluation", "exported"):
         found["train"] = {k: v for k, v in found["train"].items() if k not in NO_MATTER}
     return found
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return the dotted names of the options in which two parts of a config differ."""
-    names: list[str] = []
-    for key in old | new:
-        one, other = old.get(key), new.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            below = differences(cast("dict[str, Any]", one), cast("dict[str, Any]", other))
-            names += [f"{key}.{name}" for name in below]
-        elif one != other:
-            names.append(key)
-    return names

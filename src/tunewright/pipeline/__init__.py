@@ -1,18 +1,40 @@
 """The stages in their order, each made of the folders of those before. `steps.py` is where two stages meet."""
 
+from tunewright.pipeline.choosing import chosen
+from tunewright.pipeline.deciding import SAFE, Answer, Decider, Given, Question
+from tunewright.pipeline.logbook import logged
 from tunewright.pipeline.looking import check_any, push
-from tunewright.pipeline.running import Outcome, PublishingRefusedError, run, run_stage
-from tunewright.pipeline.state import loaded, present
+from tunewright.pipeline.running import (
+    SKIPPED,
+    EndedError,
+    Outcome,
+    PublishingRefusedError,
+    StoppedError,
+    run,
+    run_stage,
+)
+from tunewright.pipeline.state import because, loaded, present
 from tunewright.pipeline.steps import STAGES, Stage, checkpoints_of
 
 __all__ = [
+    "SAFE",
+    "SKIPPED",
     "STAGES",
+    "Answer",
+    "Decider",
+    "EndedError",
+    "Given",
     "Outcome",
     "PublishingRefusedError",
+    "Question",
     "Stage",
+    "StoppedError",
+    "because",
     "check_any",
     "checkpoints_of",
+    "chosen",
     "loaded",
+    "logged",
     "present",
     "push",
     "run",

@@ -1,20 +1,66 @@
-"""Which artifacts of a run are there, belong together, and are what its config would make."""
+"""Which artifacts of a run are there, belong together, and are what its config would make; if not, why not."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from tunewright import data
-from tunewright.artifacts import MAKERS, MANIFEST, Artifact, Kind, load_artifact, make_key
-from tunewright.config.inputs import differences, settings_of
-from tunewright.config.load import load_config
+from tunewright.artifacts import (
+    MAKERS,
+    MANIFEST,
+    Artifact,
+    Kind,
+    fingerprints,
+    load_artifact,
+    make_key,
+)
+from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError
 from tunewright.evaluate import prompts_digest
 from tunewright.events import SILENT, Listener
-from tunewright.pipeline.steps import STEPS, Artifacts, Step
+from tunewright.pipeline.questions import settled
+from tunewright.pipeline.steps import STEPS, Artifacts, Stage, Step, stages_of
 from tunewright.publish import is_published
-from tunewright.targets import CONFIG_FILE
+
+ASKED_FOR = "it was asked for"
+"""Reason of a stage that is done anew although it is finished."""
+SHOWN = 3
+"""Reasons that a line names."""
+NOUNS: Mapping[str, str] = {
+    "evaluation": "comparison",
+    "merged": "merged model",
+    "exported": "export",
+    "published": "version in the store",
+}
+"""Artifacts whose kind is no noun that a sentence can hold."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a stage stands.
+
+    Attributes:
+        artifact: What it has made; None: nothing, or nothing that can be read.
+        reasons: Why it would be made otherwise now; none, and an artifact: it is finished.
+    """
+
+    artifact: Artifact | None
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Return whether there is nothing to do."""
+        return self.artifact is not None and not self.reasons
+
+
+def because(reasons: Sequence[str]) -> str:
+    """Return reasons in a line: the first, and how many more there are."""
+    more = len(reasons) - SHOWN
+    return "; ".join(reasons[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def loaded(
@@ -83,8 +129,11 @@ def _require_current(config: Config, found: Artifacts, listener: Listener) -> No
 def _outdated(config: Config, artifact: Artifact, listener: Listener) -> Problem | None:
     """Return a problem if the config, or the files it names, would make another artifact."""
     kind = artifact.kind
-    if not _same_options(config, artifact):
-        message = f"The {kind} was made with other options than these{_named(config, artifact)}."
+    settings = _settings(config, artifact)
+    if artifact.key != make_key(kind, settings, artifact.parents, artifact.made_by):
+        names = _changed_options(artifact, settings)
+        named = f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
+        message = f"The {kind} was made with other options than these{named}."
         way_out = "; or leave the options as they were"
     elif changed := _changed_inputs(config, artifact, listener):
         names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
@@ -95,22 +144,13 @@ def _outdated(config: Config, artifact: Artifact, listener: Listener) -> Problem
     return Problem("E_ARTIFACT_INVALID", message, str(artifact.path), fix)
 
 
-def _same_options(config: Config, artifact: Artifact) -> bool:
-    """Return whether the options that determine an artifact are those it was made with."""
-    settings = _settings(config, artifact)
-    return artifact.key == make_key(artifact.kind, settings, artifact.parents, artifact.made_by)
-
-
-def _named(config: Config, artifact: Artifact) -> str:
-    """Return which options differ, in brackets, where the run folder still has those of the artifact."""
-    try:
-        old = load_config(Path(config.run_dir) / CONFIG_FILE)
-    except TunewrightError:
-        return ""
-    if not _same_options(old, artifact):
-        return ""
-    names = differences(settings_of(old, artifact.kind), settings_of(config, artifact.kind))
-    return f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+def _changed_options(artifact: Artifact, settings: Mapping[str, Any]) -> list[str]:
+    """Return the dotted names of what determines an artifact otherwise now; of one inside another, that one."""
+    if not artifact.options:
+        return []
+    before, now = artifact.options, fingerprints(settings)
+    changed = {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    return sorted(name for name in changed if not any(name.startswith(f"{o}.") for o in changed))
 
 
 def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> list[str]:
@@ -131,21 +171,89 @@ def _changed_inputs(config: Config, artifact: Artifact, listener: Listener) -> l
     return sorted(name for name in names if made_of.get(name) != now.get(name))
 
 
-def finished(config: Config, step: Step, found: Artifacts, listener: Listener) -> Artifact | None:
-    """Return what a stage made, if it is whole and would be made alike again; None: it has to be made."""
+def standing(config: Config, step: Step, found: Artifacts, listener: Listener = SILENT) -> Standing:
+    """Return what a stage has made, and every reason why it would be made otherwise now.
+
+    Args:
+        config: The run.
+        step: The stage.
+        found: What the stages before have made; one that is to be made anew is not among them.
+        listener: Told of sources that are not there.
+    """
     path = Path(config.run_dir) / step.kind
-    parents = step.parents or tuple(found)
     try:
         artifact = load_artifact(path, step.kind)
-        settings = _settings(config, artifact)
     except TunewrightError:
-        return None
-    if step.kind == "published" and not is_published(config, artifact):
-        return None
-    digests = {kind: found[kind].digest for kind in parents}
-    same = artifact.key == make_key(step.kind, settings, digests)
-    whole = all((path / name).is_file() for name in artifact.files)
-    return artifact if same and whole and not _changed_inputs(config, artifact, listener) else None
+        there = os.path.lexists(path)
+        return Standing(None, (f"{step.kind}/{MANIFEST} is missing or damaged",) if there else ())
+    try:
+        reasons = (
+            *_by_whom(artifact),
+            *_of_what(config, artifact, listener),
+            *_of_whom(artifact, found, step.reads(found)),
+            *(
+                f"{step.kind}/{name} is missing"
+                for name in artifact.files
+                if not (path / name).is_file()
+            ),
+        )
+        digests = {kind: found[kind].digest for kind in step.reads(found) if kind in found}
+        settings = _settings(config, artifact)
+        if not reasons and artifact.key != make_key(step.kind, settings, digests):
+            reasons = ("it was made with other options",)
+        if step.kind == "published" and not is_published(config, artifact):
+            reasons += (f"version {artifact.facts['version']} is not in the store",)
+    except TunewrightError as error:
+        reasons = tuple(problem.message.removesuffix(".") for problem in error.problems)
+    return Standing(artifact, reasons)
+
+
+def _by_whom(artifact: Artifact) -> list[str]:
+    own = version("tunewright")
+    if artifact.made_by == own:
+        return []
+    return [f"Tunewright {artifact.made_by or 'of an unknown version'} made it, this is {own}"]
+
+
+def _of_what(config: Config, artifact: Artifact, listener: Listener) -> list[str]:
+    """Return which options and files have changed."""
+    # Names of files in the settings, as a person knows them.
+    prompts = config.compare.prompts_file or "compare.prompts_file"
+    files = {"prompts_sha256": prompts, "against": "check.against"}
+    names = [
+        files.get(name, name.removeprefix("against."))
+        for name in _changed_options(artifact, _settings(config, artifact))
+    ]
+    changed = dict.fromkeys([*names, *_changed_inputs(config, artifact, listener)])
+    return [f"{name} changed" for name in changed]
+
+
+def _of_whom(artifact: Artifact, found: Artifacts, parents: Sequence[Kind]) -> list[str]:
+    """Return which parents are others now."""
+    reasons: list[str] = []
+    for kind in parents:
+        noun = NOUNS.get(kind, kind)
+        if kind not in found:
+            reasons.append(f"its {noun} is to be made first")
+        elif kind not in artifact.parents:
+            reasons.append(f"there is a {noun} now")
+        elif artifact.parents[kind] != found[kind].digest:
+            reasons.append(f"its {noun} was made anew")
+    gone = [kind for kind in artifact.parents if kind not in parents]
+    return [*reasons, *(f"its {NOUNS.get(kind, kind)} counts no more" for kind in gone)]
+
+
+def survey(config: Config, listener: Listener = SILENT) -> dict[Stage, Standing]:
+    """Return how every stage of a run stands, in their order; with the checkpoint that the user has chosen."""
+    found: dict[Kind, Artifact] = {}
+    table: dict[Stage, Standing] = {}
+    for stage in stages_of(config):
+        step = STEPS[stage]
+        config = settled(config, found.get("adapter"))
+        one = table[stage] = standing(config, step, found, listener)
+        if one.finished and one.artifact is not None:
+            found[step.kind] = one.artifact
+    return table
 
 
 def _settings(config: Config, artifact: Artifact) -> dict[str, Any]:

@@ -15,16 +15,22 @@ from tunewright.export import export
 from tunewright.merge import Candidate, merge
 from tunewright.publish import publish
 from tunewright.report import report
-from tunewright.train import plan, train, whole_checkpoints, write_checkpoint
+from tunewright.train import is_finished, plan, train, whole_checkpoints, write_checkpoint
 
 Stage = Literal[
     "prepare", "check", "plan", "train", "compare", "merge", "export", "publish", "report"
 ]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 ASIDE: tuple[Stage, ...] = ("check", "plan")
-"""Stages that nothing is made of: done again, they leave the later ones as they are."""
+"""Stages that only look: they can be told other options without changing what the run is."""
 
 Artifacts = Mapping[Kind, Artifact]
+Make = Callable[[Config, Artifacts, Listener], Artifact]
+
+
+def _always(config: Config) -> bool:
+    del config
+    return True
 
 
 @dataclass(frozen=True)
@@ -35,11 +41,33 @@ class Step:
         kind: What it makes; also the name of its folder.
         parents: Artifacts it reads.
         make: Calls the stage.
+        anew: Calls it where it is to be done anew although it is finished; None: as `make`.
+        when: Tells whether a config has this stage at all.
+        of_all: It reads whatever is there.
     """
 
     kind: Kind
     parents: tuple[Kind, ...]
-    make: Callable[[Config, Artifacts, Listener], Artifact]
+    make: Make
+    anew: Make | None = None
+    when: Callable[[Config], bool] = _always
+    of_all: bool = False
+
+    def reads(self, found: Artifacts) -> tuple[Kind, ...]:
+        """Return the kinds of what it is made of, where these artifacts are there."""
+        others: tuple[Kind, ...] = tuple(kind for kind in found if kind != self.kind)
+        return others if self.of_all else self.parents
+
+
+def stages_of(config: Config) -> tuple[Stage, ...]:
+    """Return the stages that a config has, in their order."""
+    return tuple(stage for stage, step in STEPS.items() if step.when(config))
+
+
+def _train_anew(config: Config, artifacts: Artifacts, listener: Listener) -> Artifact:
+    """Train from step 0; a training that was interrupted on this way goes on."""
+    restart = is_finished(Path(config.run_dir))
+    return train(config, artifacts["dataset"], restart=restart, listener=listener)
 
 
 def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
@@ -66,7 +94,9 @@ STEPS: Mapping[Stage, Step] = {
     "prepare": Step("dataset", (), lambda c, a, s: prepare(c, listener=s)),
     "check": Step("check", ("dataset",), lambda c, a, s: check(c, a["dataset"], listener=s)),
     "plan": Step("plan", ("dataset",), lambda c, a, s: plan(c, a["dataset"], listener=s)),
-    "train": Step("adapter", ("dataset",), lambda c, a, s: train(c, a["dataset"], listener=s)),
+    "train": Step(
+        "adapter", ("dataset",), lambda c, a, s: train(c, a["dataset"], listener=s), _train_anew
+    ),
     "compare": Step(
         "evaluation",
         ("dataset", "adapter"),
@@ -95,5 +125,5 @@ STEPS: Mapping[Stage, Step] = {
         ("adapter", "evaluation", "exported"),
         lambda c, a, s: publish(c, a["adapter"], a["evaluation"], a["exported"], listener=s),
     ),
-    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s)),
+    "report": Step("report", (), lambda c, a, s: report(c, a, listener=s), of_all=True),
 }

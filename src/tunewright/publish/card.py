@@ -114,7 +114,7 @@ def dataset_card(facts: DatasetFacts) -> str:
         *_checks(facts),
         *_loading(facts),
         *_licence(facts),
-        f"Made with Tunewright {_text(facts.version)}; manifest SHA-256 `{facts.digest}`.",
+        f"Made with Tunewright {_text(facts.version)}; SHA-256 of the content `{facts.digest}`.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 

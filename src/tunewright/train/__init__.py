@@ -69,6 +69,13 @@ def train(
     )
 
 
+def is_finished(run: Path) -> bool:
+    """Return whether the training of a run has come to its end; False: it goes on, or there is none."""
+    from tunewright.train._start import TRAINING, started_from
+
+    return bool((started_from(run / TRAINING) or {}).get("finished"))
+
+
 def whole_checkpoints(run: Path) -> list[tuple[int, Path, float | None]]:
     """Return step, folder and held-out loss of each checkpoint of a run that verifies, in the order of steps."""
     from tunewright.train._checkpoints import scan

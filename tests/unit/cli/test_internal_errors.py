@@ -29,12 +29,14 @@ def test_the_trace_goes_into_the_run_folder_without_tokens(config, capsys):
     said = capsys.readouterr().err
     assert said.splitlines()[-3].startswith("ERROR E_INTERNAL: ZeroDivisionError")
     assert "Traceback" not in said
-    (log,) = Path("runs/mine/logs").iterdir()
+    (log,) = Path("runs/mine/logs").glob("tunewright-*.log")
     assert f"where: {log}" in said
     trace = log.read_text()
     assert "Traceback" in trace
     assert "in broken" in trace
-    assert TOKEN not in trace + said
+    lines = Path("runs/mine/logs/run.log").read_text()
+    assert "E_INTERNAL: ZeroDivisionError" in lines
+    assert TOKEN not in trace + said + lines
 
 
 def test_where_there_is_no_run_it_goes_elsewhere(monkeypatch, capsys, tmp_path):

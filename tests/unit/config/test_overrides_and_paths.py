@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.config.inputs import differences
 from tunewright.config.load import config_of_source, require_endpoint
 from tunewright.config.paths import fault_of, usable_path
 from tunewright.errors import TunewrightError
@@ -133,10 +132,3 @@ def test_an_endpoint_that_is_no_address(monkeypatch):
     require_endpoint()
     monkeypatch.delenv("HF_ENDPOINT")
     require_endpoint()
-
-
-def test_options_that_differ_are_named():
-    old = {"seed": 1, "prepare": {"source": [1], "storyboard": {"a": 1}}, "model": {"x": None}}
-    new = {"seed": 2, "prepare": {"source": [2], "storyboard": {"a": 2}}, "model": {"x": None}}
-    assert differences(old, new) == ["seed", "prepare.source", "prepare.storyboard.a"]
-    assert differences(old, old) == []
