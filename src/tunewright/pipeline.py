@@ -22,7 +22,7 @@ from tunewright.events import SILENT, Listener
 from tunewright.export import export
 from tunewright.machine import process_rank
 from tunewright.merge import Candidate, merge
-from tunewright.publish import Pushed, is_published, publish, push_dataset
+from tunewright.publish import is_published, publish
 from tunewright.report import report
 from tunewright.targets import CONFIG_FILE, config_of, is_described
 from tunewright.train import plan, train, whole_checkpoints, write_checkpoint
@@ -230,21 +230,6 @@ def check_any(
         return data.check_source(config, listener=listener)
     made = run_stage(config, "check", listener=listener)
     return {"path": str(made.path), **made.facts, "rendered": data.rendered(made)}
-
-
-def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) -> Pushed:
-    """Upload a run's dataset to the Hub.
-
-    Raises:
-        TunewrightError: E_ARTIFACT_MISSING; E_ARTIFACT_INVALID, it was made with other options; else as
-            publish.push_dataset does.
-    """
-    run_dir = Path(config.run_dir)
-    dataset = loaded(config, ["dataset"], listener=listener)["dataset"]
-    checked = present(config).get("check")
-    if checked is None:
-        listener.said(f"The dataset was not checked; this does it: tunewright check {run_dir}")
-    return push_dataset(config, dataset, checked, dry_run=dry_run, listener=listener)
 
 
 def present(config: Config) -> dict[Kind, Artifact]:

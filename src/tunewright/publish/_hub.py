@@ -1,10 +1,8 @@
 """A dataset to a repository on the Hugging Face Hub: Parquet files and a card, in one commit."""
 
 import tempfile
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from tunewright.artifacts import Artifact, load_artifact
 from tunewright.errors import Problem, TunewrightError, failure
@@ -120,7 +118,7 @@ def _facts(
     license: str | None,
 ) -> DatasetFacts:
     made = dataset.facts
-    checked: Mapping[str, Any] = check.facts if check else {}
+    checked = dict(check.facts) if check else {}
     left_out = {"lines of text that are in no row": int(made.get("dropped_lines", 0))}
     left_out |= {f"rows: {why}": count for why, count in made.get("rejected_reasons", {}).items()}
     languages = checked.get("languages", {})

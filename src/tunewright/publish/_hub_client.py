@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -14,7 +15,9 @@ from huggingface_hub import (
     CommitInfo,
     CommitOperationAdd,
     CommitOperationDelete,
+    DatasetInfo,
     HfApi,
+    ModelInfo,
     constants,
 )
 from huggingface_hub.errors import (
@@ -30,7 +33,7 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
 
@@ -107,6 +110,7 @@ def upload(
     place: Place,
     *,
     title: str,
+    digests: Mapping[str, str] | None = None,
     superseded: Superseded = lambda present: (),
     listener: Listener,
 ) -> Pushed:
@@ -116,18 +120,20 @@ def upload(
         files: Path in the repository to file.
         place: The repository; one that is there keeps its visibility.
         title: Of the commit.
+        digests: Path in the repository to the SHA-256 that the file was made with, where it is known.
         superseded: Given the paths that are there, returns those that the commit removes, or refuses.
         listener: Is told the progress in bytes.
 
     Raises:
-        TunewrightError: E_HUB; what `superseded` raises.
+        TunewrightError: E_HUB. E_ARTIFACT_INVALID, a file is not what it was; what `superseded` raises.
     """
     token = require_token(place.repo_id)
     api = HfApi(endpoint=_endpoint(), token=token)
     sizes = sizes_of(files)
     listener.started("push", sum(sizes.values()), "bytes")
     with _explained(place.repo_id, api.endpoint, token), _quiet():
-        commit = _upload(api, files, place, title, superseded, listener)
+        additions = partial(_additions, files, digests or {})
+        commit = _upload(api, additions, place, title, superseded, listener)
     listener.advanced(sum(sizes.values()), place.repo_id)
     return Pushed(place.url, commit.oid, sizes)
 
@@ -143,7 +149,7 @@ def _endpoint() -> str:
 
 def _upload(
     api: HfApi,
-    files: Mapping[str, Path],
+    added: Callable[[], list[CommitOperationAdd]],
     place: Place,
     title: str,
     superseded: Superseded,
@@ -154,14 +160,14 @@ def _upload(
     api.create_repo(name, repo_type=kind, private=place.private, exist_ok=True)
     if branch not in (None, "main"):
         api.create_branch(name, repo_type=kind, branch=branch, exist_ok=True)
-    info = first = api.repo_info(name, repo_type=kind, revision=branch)
+    info = first = _info(api, place)
     if place.private and info.private is False:
         listener.said(f"{name} was there already and is public: anyone can read what is uploaded.")
     attempt = 1
     while True:
         gone = superseded([one.rfilename for one in info.siblings or ()])
         # Operations remember what they have done; after a lost answer they have to look again.
-        additions = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+        additions = added()
         _send_large(api, additions, place, listener)
         try:
             return api.create_commit(
@@ -177,7 +183,31 @@ def _upload(
                 raise
         time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
         attempt += 1
-        info = api.repo_info(name, repo_type=kind, revision=branch)
+        info = _info(api, place)
+
+
+def _info(api: HfApi, place: Place) -> ModelInfo | DatasetInfo:
+    look = api.dataset_info if place.kind == "dataset" else api.model_info
+    return look(place.repo_id, revision=place.revision)
+
+
+def _additions(files: Mapping[str, Path], digests: Mapping[str, str]) -> list[CommitOperationAdd]:
+    """Return what is added, after hashing it: what is sent is what was made."""
+    additions = [CommitOperationAdd(path, str(file)) for path, file in files.items()]
+    problems = [
+        Problem(
+            "E_ARTIFACT_INVALID",
+            "The file has changed since it was made.",
+            str(files[one.path_in_repo]),
+            CODES["E_ARTIFACT_INVALID"].fix,
+        )
+        for one in additions
+        if one.upload_info.sha256.hex()
+        != digests.get(one.path_in_repo, one.upload_info.sha256.hex())
+    ]
+    if problems:
+        raise TunewrightError(problems)
+    return additions
 
 
 def _send_large(
