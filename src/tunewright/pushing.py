@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,29 +68,43 @@ def push(
     found, forced = _gathered(config, wanted, models, listener, force=force, reason=reason)
     page = _report(Path(config.run_dir), found) if report else None
     related = {**_uploaded(config, found), **repos}
+    send = partial(
+        _send,
+        config,
+        artifacts=found,
+        related=related,
+        types=types,
+        forced=forced,
+        report=page,
+        listener=listener,
+    )
+    if dry_run:
+        return [send(part, dry_run=True) for part in wanted]
+    if len(wanted) > 1:  # what would refuse the last part does so before the first is uploaded
+        for part in wanted:
+            send(part, dry_run=True)
     done: list[Pushed] = []
     for part in wanted:
-        if part == "dataset":
-            checked = found.get("check")
-            made = push_dataset(
-                config, found["dataset"], checked, dry_run=dry_run, listener=listener
-            )
-        else:
-            made = push_model(
-                config,
-                part,
-                found,
-                related=related,
-                types=types,
-                forced=forced,
-                report=page,
-                dry_run=dry_run,
-                listener=listener,
-            )
-        done.append(made)
-        if not dry_run:
-            _write_down(config, part, repos[part], made, found[KINDS[part]])
+        done.append(send(part, dry_run=False))
+        _write_down(config, part, repos[part], done[-1], found[KINDS[part]])
     return done
+
+
+def _send(
+    config: Config,
+    part: Part,
+    *,
+    artifacts: Mapping[str, Artifact],
+    dry_run: bool,
+    listener: Listener,
+    **options: Any,
+) -> Pushed:
+    if part == "dataset":
+        checked = artifacts.get("check")
+        return push_dataset(
+            config, artifacts["dataset"], checked, dry_run=dry_run, listener=listener
+        )
+    return push_model(config, part, artifacts, dry_run=dry_run, listener=listener, **options)
 
 
 def _report(run: Path, found: Mapping[str, Artifact]) -> Artifact:
@@ -148,10 +163,7 @@ def _gathered(
     if compared:
         needed.append("evaluation")
     certain = pipeline.loaded(config, needed, listener=listener)
-    others = pipeline.present(config)
-    found: dict[str, Artifact] = {**others, **certain}
-    if not compared:
-        found.pop("evaluation", None)
+    found: dict[str, Artifact] = {**certain, **_spoken_of(run, certain)}
     if "dataset" in wanted and "check" not in found:
         listener.said(f"The dataset was not checked; this does it: tunewright check {run}")
     if not models:
@@ -162,6 +174,20 @@ def _gathered(
     if against and not force:
         raise TunewrightError(against)
     return found, Forced([one.message for one in against], reason) if against else None
+
+
+def _spoken_of(run: Path, certain: Mapping[Kind, Artifact]) -> dict[str, Artifact]:
+    """Return what else the cards speak of: what is there, and is of the same run as what is uploaded."""
+    found: dict[Kind, Artifact] = dict(certain)
+    for kind in ("dataset", "check", "merged"):
+        if kind in found or not (run / kind / MANIFEST).is_file():
+            continue
+        one = load_artifact(run / kind, kind)
+        above = all(found[k].digest == d for k, d in one.parents.items() if k in found)
+        below = all(other.parents.get(kind, one.digest) == one.digest for other in found.values())
+        if above and below:
+            found[kind] = one
+    return {kind: one for kind, one in found.items() if kind not in certain}
 
 
 def _against(judged: Mapping[str, Artifact], run: Path) -> list[Problem]:

@@ -27,6 +27,14 @@ _SETTINGS = (
 )
 _LORA = ("r", "lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora")
 
+_STAGES: Mapping[ModelKind, tuple[str, ...]] = {
+    "adapter": ("adapter", "evaluation"),
+    "merged": ("adapter", "evaluation", "merged"),
+    "gguf": ("adapter", "evaluation", "merged", "exported"),
+    "version": ("adapter", "evaluation", "merged", "exported"),
+}
+"""Stages that a card speaks of."""
+
 Points = Sequence[tuple[float, float]]
 
 
@@ -152,7 +160,7 @@ def facts_of(
     base = adapter.get("base", config.model.model_name_or_path)
     files = exported.facts["files"] if exported and kind in ("gguf", "version") else {}
     name = config.publish.adapter or config.name
-    shown = [k for k in ("adapter", "evaluation", "merged", "exported") if k in artifacts]
+    speaks_of = _STAGES[kind]
     return ModelFacts(
         kind=kind,
         title=repo_id or f"{config.publish.agent}/{name}",
@@ -168,9 +176,9 @@ def facts_of(
         eval_losses=_points(adapter.get("eval_losses", ())),
         best_step=adapter.get("best_step"),
         evaluation=evaluation.facts if evaluation else None,
-        merged=merged.facts if merged else None,
+        merged=merged.facts if merged and "merged" in speaks_of else None,
         ggufs={k: v for k, v in files.items() if types is None or k in types},
-        gates=[(k, gate) for k in shown for gate in artifacts[k].facts.get("gates", ())],
+        gates=_gates({k: artifacts[k] for k in speaks_of if k in artifacts}, types),
         forced=forced,
         license=config.publish.model_license,
         languages=_languages(artifacts.get("check")),
@@ -192,6 +200,20 @@ def _dataset(artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
             found[unit] = {side: count for side, count in counts.items() if count is not None}
         found["files"] = len(dataset.facts.get("files", ()))
     return found
+
+
+def _gates(
+    artifacts: Mapping[str, Artifact], types: Sequence[str] | None
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return stage and gate; of GGUF types that are not passed on none."""
+    found = [
+        (stage, gate) for stage, one in artifacts.items() for gate in one.facts.get("gates", ())
+    ]
+    exported = artifacts.get("exported")
+    if types is None or exported is None:
+        return found
+    others = tuple(f"{name}: " for name in exported.facts["files"] if name not in types)
+    return [one for one in found if not one[1]["gate"].startswith(others or ("\0",))]
 
 
 def _prompt(dataset: Artifact | None, config: Config) -> str:
