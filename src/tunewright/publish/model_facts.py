@@ -158,7 +158,7 @@ def facts_of(
     adapter = artifacts["adapter"].facts
     evaluation, merged, exported = (artifacts.get(k) for k in ("evaluation", "merged", "exported"))
     base = adapter.get("base", config.model.model_name_or_path)
-    files = exported.facts["files"] if exported and kind in ("gguf", "version") else {}
+    files = exported.facts.get("files", {}) if exported and kind in ("gguf", "version") else {}
     name = config.publish.adapter or config.name
     speaks_of = _STAGES[kind]
     return ModelFacts(
@@ -212,7 +212,7 @@ def _gates(
     exported = artifacts.get("exported")
     if types is None or exported is None:
         return found
-    others = tuple(f"{name}: " for name in exported.facts["files"] if name not in types)
+    others = tuple(f"{name}: " for name in exported.facts.get("files", ()) if name not in types)
     return [one for one in found if not one[1]["gate"].startswith(others or ("\0",))]
 
 
