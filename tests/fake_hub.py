@@ -133,7 +133,7 @@ def connect(
     hub: FakeHub, monkeypatch: Any, cache: Path, token: str | None = None, scope: str = "write"
 ) -> None:
     """Point this process's client at the server: no waiting between retries, a cache of its own."""
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
 
     clock = types.SimpleNamespace(sleep=lambda _: None, time=time.time)
@@ -142,6 +142,7 @@ def connect(
     for name, value in environment(hub, cache, token).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -1,6 +1,7 @@
 """A run on the bundled base that is made without training, whole and as its config says: to be pushed."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -91,9 +92,14 @@ def evaluate(config: Config, **facts: object) -> None:
 
 
 def copied(config: Config, folder: Path) -> Config:
-    """Return a copy of a run, which a test may change."""
-    shutil.copytree(config.run_dir, folder / "run")
+    """Return a copy of a run, which a test may change; large files are the same, to be replaced and not written."""
+    shutil.copytree(config.run_dir, folder / "run", copy_function=_linked)
     return config.model_copy(update={"output_dir": str(folder / "run")})
+
+
+def _linked(source: str, target: str) -> None:
+    large = Path(source).stat().st_size > 1_000_000
+    (os.link if large else shutil.copyfile)(source, target)
 
 
 def _writing(config: Config, kind: Kind, *parents: Artifact, **more: object):

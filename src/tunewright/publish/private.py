@@ -90,19 +90,23 @@ def _text_pieces(file: Path, *, marked: bool) -> Iterator[tuple[int, int, str]]:
     line, start, kept = 1, 0, ""
     with file.open(encoding="utf-8", errors="replace", newline="") as stream:
         while piece := stream.read(PIECE):
-            # Backslashes of Markdown and of JSON would hide a token from the search.
-            plain = piece.replace("\\", "") if marked else piece.replace("\\/", "/")
-            text = kept + plain
+            piece += stream.read(1) if piece.endswith("\\") else ""
+            text = kept + (piece.replace("\\", "") if marked else _without_escapes(piece))
             yield line, start, text
             kept = text[-OVERLAP:]
             gone = len(text) - len(kept)
             line, start = line + text.count("\n", 0, gone), start + gone
 
 
+def _without_escapes(text: str) -> str:
+    """Return a text without backslashes of JSON that would hide a password from the search."""
+    return text.replace('\\"', '"').replace("\\/", "/")
+
+
 def _safetensors_header(file: Path) -> str:
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        return stream.read(min(size, HEADER_BYTES)).decode(errors="replace")
+        return _without_escapes(stream.read(min(size, HEADER_BYTES)).decode(errors="replace"))
 
 
 def _gguf_metadata(file: Path) -> str:
