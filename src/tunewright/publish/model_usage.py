@@ -1,7 +1,9 @@
 """The part of a model's card that says how to run it, in commands that can be copied. Pure."""
 
 import json
+import shlex
 
+from tunewright.publish.markdown import code as code_of
 from tunewright.publish.model_facts import ModelFacts
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -25,21 +27,23 @@ def usage(facts: ModelFacts) -> list[str]:
 
 def _adapter(facts: ModelFacts) -> list[str]:
     place, base = facts.repo_id or "adapter", facts.base.hub_id or facts.base.name
-    revision = f', revision="{facts.base.revision}"' if facts.base.revision else ""
+    revision = f", revision={json.dumps(facts.base.revision)}" if facts.base.revision else ""
     grown = "base.resize_token_embeddings(len(tokenizer))\n" if facts.added_tokens else ""
     code = (
         "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("{place}")\n'
-        f'base = AutoModelForCausalLM.from_pretrained("{base}"{revision})\n{grown}'
+        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}{revision})\n{grown}"
         f'model = PeftModel.from_pretrained(base, "{place}")\n{_ask(facts)}'
     )
     rank = facts.settings.get("lora.r")
     room = next((r for r in RANKS if isinstance(rank, int) and r >= rank), 16)
     more = f" --max-lora-rank {room}" if room > 16 else ""
-    serve = f"vllm serve {base} --enable-lora --lora-modules {_short(facts)}={place}{more}"
+    serve = (
+        f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {_short(facts)}={place}{more}"
+    )
     note = []
     if facts.base.hub_id is None:
-        note = [f"`{base}` stands for the folder of the base, which is not on the Hub."]
+        note = [f"{code_of(base)} stands for the folder of the base, which is not on the Hub."]
     return [
         "Transformers and PEFT:",
         f"```python\n{code}\n```",

@@ -17,7 +17,9 @@ OPTIMIZERS: Mapping[str, str] = {
 }
 """Names of optimizers that are another's."""
 TRACKERS = ("tensorboard", "trackio", "wandb")
-UPLOADS = "training uploads nothing; `tunewright push` does, once the run was compared with its base"
+UPLOADS = (
+    "training uploads nothing; `tunewright push` does, once the run was compared with its base"
+)
 
 
 def agrees(*values: object, otherwise: str) -> Handler:
