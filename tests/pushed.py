@@ -69,7 +69,8 @@ def make_run(folder: Path, base: str = TINY) -> Config:
         settings = json.loads((draft.path / "adapter_config.json").read_text())
         settings["base_model_name_or_path"] = base
         (draft.path / "adapter_config.json").write_text(json.dumps(settings))
-        (draft.path / "training_summary.json").write_text('{\n "seed": 42\n}\n')
+        summary = json.dumps({"model_name_or_path": base, "seed": 42}, indent=1)
+        (draft.path / "training_summary.json").write_text(summary + "\n")
         losses = [[step, 4.6 - step / 10] for step in range(4)]
         draft.facts |= {"eval_losses": losses, "base": base, "best_step": 3, "gates": [GATE]}
     adapter = load_artifact(run / "adapter", "adapter")

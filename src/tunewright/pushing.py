@@ -196,8 +196,8 @@ def _against(judged: Mapping[str, Artifact], run: Path) -> list[Problem]:
         message = "The model was not compared with its base, so nobody knows if it is better."
         fix = f"tunewright compare {run}; or push with `--force --reason TEXT`."
         return [Problem("E_GATE_VERDICT", message, str(run / "evaluation"), fix)]
-    fix = "Train again as the report advises; or push with `--force --reason TEXT`."
-    return [replace(problem, fix=fix) for problem in refusals(judged)]
+    found = refusals(judged)
+    return [replace(p, fix=p.fix.replace("publish with", "push with")) for p in found]
 
 
 def _uploaded(config: Config, found: Mapping[str, Artifact]) -> dict[Part, str]:

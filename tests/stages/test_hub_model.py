@@ -264,6 +264,8 @@ def test_a_base_that_is_a_folder_is_named_and_not_told_where_it_lies(hub, tmp_pa
     settings = json.loads(model(hub, "me/voice").files["adapter_config.json"])
     assert settings["base_model_name_or_path"] == "my-base"
     assert settings["r"] == 4
+    summary = json.loads(model(hub, "me/voice").files["training_summary.json"])
+    assert summary == {"model_name_or_path": "my-base", "seed": 42}
 
 
 # The gate
@@ -275,7 +277,7 @@ def test_a_bad_verdict_is_refused_and_forcing_it_is_on_the_card(hub, run, capfd)
     err = capfd.readouterr().err
     assert "E_GATE_VERDICT" in err
     assert "It has learned the text by heart." in err
-    assert "--force" in err
+    assert "Go on. Or push with `--force" in err
     assert hub.seen == []
     assert main(["push", run.run_dir, "--force", "--reason", "for a talk | on overfitting"]) == 0
     text = card(hub, "me/voice").text
@@ -487,6 +489,32 @@ def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, r
     assert len(model(hub, "me/voice").commits) == 1
 
 
+def test_large_files_go_in_parts_one_by_one_and_the_progress_is_told(hub, run, monkeypatch):
+    hub.part_bytes = 150_000
+    monkeypatch.setattr(_hub_client, "LARGE_BYTES", 100_000)
+    told: list[tuple[int, str]] = []
+
+    class Ears:
+        def started(self, stage, total, unit):
+            told.append((total, "in all"))
+
+        def advanced(self, done, detail):
+            told.append((done, detail))
+
+        def said(self, text):
+            """Ignore it."""
+
+    push(run, listener=Ears())
+    assert hub.count("PUT", "/lfs/") == 3
+    sizes = [size for size, _ in told[1:]]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == told[0][0]
+    assert {"adapter_model.safetensors", "tokenizer.json"} <= {detail for _, detail in told}
+    weights = Path(run.run_dir) / "adapter" / "adapter_model.safetensors"
+    sent = model(hub, "me/voice").files["adapter_model.safetensors"]
+    assert sent == weights.read_bytes()
+
+
 # What was there before
 
 
@@ -560,7 +588,7 @@ def planted_gguf(draft) -> None:
     ("part", "kind", "change", "where"),
     [
         ("adapter", "adapter", planted_metadata, "adapter_model.safetensors:1"),
-        ("adapter", "adapter", planted_line("training_summary.json"), "training_summary.json:5"),
+        ("adapter", "adapter", planted_line("training_summary.json"), "training_summary.json:6"),
         ("adapter", "adapter", planted_line("chat_template.jinja"), "chat_template.jinja:"),
         ("merged", "merged", planted_line("config.json"), "config.json:"),
         ("gguf", "exported", planted_gguf, "t-F32.gguf:"),

@@ -153,6 +153,7 @@ def push_model(
         part,
         artifacts[kind[part]],
         facts,
+        base=artifacts["adapter"].facts.get("base", config.model.model_name_or_path),
         report=report,
         private=config.publish.hub_private,
         revision=config.publish.hub_revision,

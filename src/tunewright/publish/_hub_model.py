@@ -20,7 +20,14 @@ from tunewright.publish.repositories import Part, ollama_files, superseded, with
 CARD = "README.md"
 REPORT = "report.html"
 MODELFILE = "Modelfile"
-SETTINGS = "adapter_config.json"
+SETTINGS = (
+    "adapter_config.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "training_summary.json",
+)
+"""Files that may name the base; one that is a folder is named there without its place."""
 _TITLES: Mapping[Part, str] = {
     "adapter": "Upload adapter with Tunewright",
     "merged": "Upload merged model with Tunewright",
@@ -33,6 +40,7 @@ def push_model(
     made: Artifact,
     facts: ModelFacts,
     *,
+    base: str,
     report: Artifact | None,
     private: bool,
     revision: str | None,
@@ -48,7 +56,7 @@ def push_model(
     with tempfile.TemporaryDirectory(prefix="tunewright-") as name:
         folder = Path(name)
         try:
-            files = _files(part, made, facts, folder)
+            files = _files(part, made, facts, base, folder)
             if report is not None:
                 files[REPORT] = _report(report, folder)
             files[CARD] = _written(folder, CARD, model_card(replace(facts, report=bool(report))))
@@ -68,7 +76,9 @@ def push_model(
         )
 
 
-def _files(part: Part, made: Artifact, facts: ModelFacts, folder: Path) -> dict[str, Path]:
+def _files(
+    part: Part, made: Artifact, facts: ModelFacts, base: str, folder: Path
+) -> dict[str, Path]:
     """Return path in the repository to file; what has to differ from the run's is written to the folder."""
     for name in made.files:
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
@@ -76,9 +86,10 @@ def _files(part: Part, made: Artifact, facts: ModelFacts, folder: Path) -> dict[
     files = {name: made.path / name for name in made.files}
     if part == "gguf":
         return _gguf_files(files, facts, folder)
-    if part == "adapter" and facts.base.hub_id is None and SETTINGS in files:
-        settings = files[SETTINGS].read_text(encoding="utf-8")
-        files[SETTINGS] = _written(folder, SETTINGS, without_place(settings, facts.base.name))
+    for name in set(SETTINGS) & files.keys() if base != facts.base.name else ():
+        text = files[name].read_text(encoding="utf-8")
+        if (told := without_place(text, base, facts.base.name)) != text:
+            files[name] = _written(folder, name, told)
     return files
 
 

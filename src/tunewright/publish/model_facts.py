@@ -128,7 +128,8 @@ def base_of(name: str, revision: str | None = None) -> Base:
     if name == BUNDLED:
         return Base(name)
     if Path(name).is_dir() or not _HUB_NAME.fullmatch(name):
-        return Base(PurePath(name.replace("\\", "/")).name or "local folder")
+        folder = PurePath(name.replace("\\", "/")).name
+        return Base(" ".join(folder.split()) or "local folder")
     return Base(name, name, revision)
 
 

@@ -124,7 +124,6 @@ def _value(raw: str) -> Any:
         return raw
 
 
-def without_place(settings: str, base: str) -> str:
-    """Return an adapter's settings with the base named so, in place of a folder of this machine."""
-    found = json.loads(settings)
-    return json.dumps({**found, "base_model_name_or_path": base}, indent=2) + "\n"
+def without_place(text: str, place: str, name: str) -> str:
+    """Return a JSON text in which a folder of this machine has its name only."""
+    return text.replace(json.dumps(place), json.dumps(name))
