@@ -3,13 +3,17 @@
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
+import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
-from fake_hub import FakeHub, connect
+from fake_hub import FakeHub, connect, environment
 from huggingface_hub import ModelCard, hf_hub_download
 from pushed import copied, evaluate, make_run
 
@@ -464,6 +468,56 @@ def test_a_token_that_may_not_write_or_is_missing(hub, run, monkeypatch, capfd):
     monkeypatch.delenv("HF_TOKEN")
     (problem,) = refusal(lambda: push(run))
     assert "HF_TOKEN is not set" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "commits"),
+    [("POST", "/repos/create", 1), ("PUT", "/lfs/", 1), ("POST", "/commit/", 2)],
+)
+def test_a_push_that_is_killed_is_gone_on_with(hub, run, tmp_path, method, path, commits):
+    """The server finishes what it was asked before the client died; nobody hears the answer."""
+    command = [sys.executable, "-m", "tunewright", "push", run.run_dir]
+    variables = os.environ | environment(hub, tmp_path / "cache", TOKEN)
+    child: list[subprocess.Popen[bytes]] = []
+    hub.before(method, path, lambda: (child[0].kill(), child[0].wait()))
+    with subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL) as process:
+        child.append(process)
+        assert process.wait(timeout=60) == -9
+    assert not (Path(run.run_dir) / "pushed.json").exists()
+    for _ in range(100):  # until the server has done what it was asked
+        if ("models", "me/voice") in hub.repos and len(model(hub, "me/voice").commits) == commits:
+            break
+        time.sleep(0.02)
+    hub.seen.clear()
+    (made,) = push(run)
+    assert [c.sha for c in model(hub, "me/voice").commits[1:]] == [made.commit]
+    assert hub.count("PUT", "/lfs/") == (1 if path == "/repos/create" else 0)
+
+
+def test_no_answer_of_a_server_shows_the_token_or_a_password_of_the_address(
+    hub, run, monkeypatch, capfd
+):
+    secret = "pass" + "word7"
+    hub.fail("POST", "/commit/", 400, times=100, message=f"bad header Bearer {TOKEN}")
+    assert main(["push", run.run_dir, "--debug"]) == 8
+    shown = "".join(capfd.readouterr())
+    assert "bad header Bearer ***" in shown
+    hub.faults.clear()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url.replace("://", f"://me:{secret}@"))
+    # The client sends user and password in place of the token.
+    assert main(["push", run.run_dir, "--json"]) == 8
+    assert main(["push", run.run_dir, "--json", "--dry-run"]) == 0
+    monkeypatch.setenv("HF_ENDPOINT", f"http://me:{secret}@127.0.0.1:9")
+    assert main(["push", run.run_dir, "--json"]) == 8
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    assert main(["push", run.run_dir, "--json"]) == 0
+    shown += "".join(capfd.readouterr())
+    assert TOKEN not in shown
+    assert secret not in shown
+    files = {str(f): f.read_bytes() for f in Path(run.run_dir).rglob("*") if f.is_file()}
+    for name, raw in {**files, **model(hub, "me/voice").files}.items():
+        assert TOKEN.encode() not in raw, name
+        assert secret.encode() not in raw, name
 
 
 def test_pushing_again_makes_no_commit(hub, run):

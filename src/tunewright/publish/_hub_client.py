@@ -64,8 +64,10 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Its address."""
-        return f"{_endpoint()}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
+        """Its address, without a user and password that HF_ENDPOINT may have."""
+        return (
+            f"{_shown(_endpoint())}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
+        )
 
 
 def check_name(repo_id: str) -> None:
@@ -259,7 +261,8 @@ def _explained(repo_id: str, endpoint: str, token: str) -> Generator[None]:
         ValueError,
     ) as error:
         message, fix = _reason(_root(error), repo_id, endpoint)
-        raise failure("E_HUB", message.replace(token, "***"), where=repo_id, fix=fix) from error
+        hidden = message.replace(token, "***").replace(endpoint, _shown(endpoint))
+        raise failure("E_HUB", hidden, where=repo_id, fix=fix) from error
 
 
 def _root(error: BaseException) -> BaseException:
@@ -289,6 +292,12 @@ def _reason(error: BaseException, repo_id: str, endpoint: str) -> tuple[str, str
     return f"The upload failed: {first}", again
 
 
+def _shown(endpoint: str) -> str:
+    """Return an address without user and password."""
+    scheme, mark, rest = endpoint.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else endpoint
+
+
 def _host(endpoint: str) -> str | None:
     try:
         return urlsplit(endpoint).hostname
@@ -300,7 +309,7 @@ def _refusal(error: HfHubHTTPError, repo_id: str, endpoint: str, again: str) -> 
     status = error.response.status_code
     said = error.response.headers.get("X-Error-Message") or error.server_message
     owner = repo_id.partition("/")[0]
-    tokens = f"{endpoint}/settings/tokens"
+    tokens = f"{_shown(endpoint)}/settings/tokens"
     answers = {
         400: (f"The Hub refuses the upload: {said or 'bad request'}.", again),
         401: (
