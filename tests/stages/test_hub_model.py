@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import random
 import re
 import subprocess
 import sys
@@ -349,7 +350,10 @@ def test_what_makes_no_sense_is_named(run, hub):
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/preupload/"), ("POST", "/objects/batch"), ("PUT", "/lfs/"), ("POST", "/commit/")],
+    [
+        *(("POST", "/repos/create"), ("GET", "/api/models/"), ("POST", "/preupload/")),
+        *(("POST", "/objects/batch"), ("PUT", "/lfs/"), ("POST", "/commit/")),
+    ],
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])
 def test_a_fault_that_passes_leaves_one_commit(hub, run, method, path, fault):
@@ -518,6 +522,40 @@ def test_no_answer_of_a_server_shows_the_token_or_a_password_of_the_address(
     for name, raw in {**files, **model(hub, "me/voice").files}.items():
         assert TOKEN.encode() not in raw, name
         assert secret.encode() not in raw, name
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(60))
+def test_any_faults_in_any_order_leave_one_commit_or_none(hub, run, seed):
+    """Up to six faults of any kind at any request: then the same command again, without them."""
+    chance = random.Random(seed)
+    paths = [
+        *(("POST", "/repos/create"), ("GET", "/api/models/"), ("POST", "/preupload/")),
+        *(("POST", "/objects/batch"), ("PUT", "/lfs/"), ("POST", "/lfs/"), ("POST", "/commit/")),
+    ]
+    hub.part_bytes = chance.choice([None, 50_000])
+    for _ in range(chance.randint(1, 6)):
+        method, path = chance.choice(paths)
+        times = chance.choice([1, 2, 20])
+        kind = chance.choice(["status", "cut", "answer"])
+        if kind == "status":
+            hub.fail(method, path, chance.choice([408, 409, 412, 429, 500, 502, 503, 504]), times)
+        elif kind == "cut":
+            hub.cut(method, path, chance.randrange(400_000), times)
+        else:
+            hub.lose_answer(method, path, times)
+    try:
+        push(run)
+    except TunewrightError as error:
+        assert error.exit_code == 8
+        assert TOKEN not in str(error)
+    known = hub.repos.get(("models", "me/voice"))
+    assert known is None or len(known.commits) <= 2
+    hub.faults.clear()
+    (made,) = push(run)
+    assert [c.sha for c in model(hub, "me/voice").commits[1:]] == [made.commit]
+    weights = Path(run.run_dir) / "adapter" / "adapter_model.safetensors"
+    assert model(hub, "me/voice").files[weights.name] == weights.read_bytes()
 
 
 def test_pushing_again_makes_no_commit(hub, run):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
 from httpx import HTTPError, InvalidURL
@@ -43,6 +43,7 @@ LARGE_BYTES = 10_000_000
 """From this size on a file is sent by itself, so that the progress is told."""
 _PASSING = (408, 429, 500, 502, 503, 504)
 
+T = TypeVar("T")
 Superseded = Callable[[Sequence[str]], Iterable[str]]
 
 
@@ -159,33 +160,42 @@ def _upload(
 ) -> CommitInfo:
     """Return the commit. One that landed although its answer was lost is recognised, not made twice."""
     name, kind, branch = place.repo_id, place.kind, place.revision
-    api.create_repo(name, repo_type=kind, private=place.private, exist_ok=True)
-    if branch not in (None, "main"):
-        api.create_branch(name, repo_type=kind, branch=branch, exist_ok=True)
-    info = first = _info(api, place)
-    if place.private and info.private is False:
+    _tried(
+        lambda: api.create_repo(name, repo_type=kind, private=place.private, exist_ok=True),
+    )
+    if branch is not None and branch != "main":
+        _tried(lambda: api.create_branch(name, repo_type=kind, branch=branch, exist_ok=True))
+    first = _tried(lambda: _info(api, place))
+    if place.private and first.private is False:
         listener.said(f"{name} was there already and is public: anyone can read what is uploaded.")
-    attempt = 1
-    while True:
-        gone = superseded([one.rfilename for one in info.siblings or ()])
+
+    def commit() -> CommitInfo:
         # Operations remember what they have done; after a lost answer they have to look again.
         additions = added()
+        gone = superseded([one.rfilename for one in _info(api, place).siblings or ()])
         _send_large(api, additions, place, listener)
+        return api.create_commit(
+            name,
+            [*additions, *(CommitOperationDelete(path) for path in gone)],
+            commit_message=title,
+            repo_type=kind,
+            revision=branch,
+            parent_commit=first.sha,
+        )
+
+    return _tried(commit)
+
+
+def _tried(action: Callable[[], T]) -> T:
+    """Return what an action returns, tried again while it fails by what may pass."""
+    for attempt in range(1, ATTEMPTS):
         try:
-            return api.create_commit(
-                name,
-                [*additions, *(CommitOperationDelete(path) for path in gone)],
-                commit_message=title,
-                repo_type=kind,
-                revision=branch,
-                parent_commit=first.sha,
-            )
+            return action()
         except (HfHubHTTPError, HTTPError) as error:
-            if attempt == ATTEMPTS or not _passes(error):
+            if not _passes(error):
                 raise
         time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-        attempt += 1
-        info = _info(api, place)
+    return action()
 
 
 def _info(api: HfApi, place: Place) -> ModelInfo | DatasetInfo:

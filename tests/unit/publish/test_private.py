@@ -73,6 +73,16 @@ def test_every_shape_is_found_in_every_kind_of_file_and_never_shown(tmp_path, si
         assert error.problems[0].where.startswith(f"{file}:")
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(20))
+def test_every_shape_of_many_tokens_is_found_in_every_kind_of_file(tmp_path, seed):
+    for sink, written in SINKS.items():
+        for _, before, secret, after in every_shape(seed):
+            (tmp_path / sink).write_bytes(written(f"{before}{secret}{after}"))
+            error = refused(lambda sink=sink: refuse_secrets({sink: tmp_path / sink}))
+            assert secret not in told(error)
+
+
 def test_what_is_no_secret_passes(tmp_path):
     for name, content in {
         "README.md": b"Set HF_TOKEN to hf_xxxx; https://user:password@host/",
