@@ -23,7 +23,7 @@ ALL = "all"
     flag_value=ALL,
     multiple=True,
     metavar="[TYPE]",
-    help="The GGUF files and the Modelfile; of one type only, if it is named. May be repeated.",
+    help="The GGUF files and the Modelfile; with a type, --gguf=Q8_0, only that one. May be repeated.",
 )
 @click.option("--dataset", is_flag=True, help="The dataset, as Parquet.")
 @click.option("--report", is_flag=True, help="The run's report, beside the card of each model.")
@@ -52,7 +52,7 @@ def push(
 
     Private by default, one commit a repository, resumable.
 
-    Example: tunewright push runs/author --adapter --gguf Q8_0 --repo-id me/author --dry-run
+    Example: tunewright push runs/author --adapter --gguf=Q8_0 --repo-id me/author --dry-run
     """
     from tunewright.cli import render
     from tunewright.publish.repositories import PARTS, Part, place_of
