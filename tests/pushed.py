@@ -141,3 +141,4 @@ def _export(config: Config, merged: Artifact, dataset: Artifact) -> None:
         file = {"file": "t-F32.gguf", "bytes": size, "merged_perplexity": 17.0, **figures}
         gates = [{**GATE, "gate": "F32: weights"}]
         draft.facts |= {"files": {"F32": file}, "served": "t-F32.gguf", "gates": gates}
+        draft.facts["ollama_template"] = True

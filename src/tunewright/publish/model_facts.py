@@ -87,6 +87,7 @@ class ModelFacts:
         evaluation: Facts of the comparison; None: there was none.
         merged: Facts of the merge; None: not merged.
         ggufs: Type to facts of the file.
+        ollama: Ollama can write chats as in the training, and there is a Modelfile.
         gates: Stage and gate.
         forced: That it is passed on in spite of the above.
         license: Licence id of the Hub; None: not chosen.
@@ -113,6 +114,7 @@ class ModelFacts:
     evaluation: Mapping[str, Any] | None = None
     merged: Mapping[str, Any] | None = None
     ggufs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    ollama: bool = False
     gates: Sequence[tuple[str, Mapping[str, Any]]] = ()
     forced: Forced | None = None
     license: str | None = None
@@ -179,6 +181,7 @@ def facts_of(
         evaluation=evaluation.facts if evaluation else None,
         merged=merged.facts if merged and "merged" in speaks_of else None,
         ggufs={k: v for k, v in files.items() if types is None or k in types},
+        ollama=bool(exported and exported.facts.get("ollama_template")),
         gates=_gates({k: artifacts[k] for k in speaks_of if k in artifacts}, types),
         forced=forced,
         license=config.publish.model_license,

@@ -11,6 +11,10 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 Source: vLLM, `--max-lora-rank`.
 """
+_NO_OLLAMA = (
+    "Not with Ollama: its templates cannot write chats as this model was trained on them, and with others it "
+    "writes nonsense."
+)
 _ASK = """question = [{{"role": "user", "content": {prompt}}}]
 inputs = tokenizer.apply_chat_template(
     question, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -70,8 +74,10 @@ def _merged(facts: ModelFacts) -> list[str]:
 
 def _gguf(facts: ModelFacts) -> list[str]:
     place, types = facts.repo_id or "gguf", list(facts.ggufs)
-    pick = types[-1] if types else "Q8_0"
-    name = _short(facts)
+    pick, name = types[-1] if types else "Q8_0", _short(facts)
+    llama_cpp = ["llama.cpp:", f"```shell\nllama-server --jinja -hf {place}:{pick}\n```"]
+    if not facts.ollama:
+        return [*llama_cpp, _NO_OLLAMA]
     files = (
         "The files `template`, `system` and `params` give Ollama the chat template that the model was trained "
         "with. With the Modelfile it has another name:"
@@ -81,8 +87,7 @@ def _gguf(facts: ModelFacts) -> list[str]:
         f"```shell\nollama run hf.co/{place}:{pick}\n```",
         files,
         f"```shell\nhf download {place} --local-dir {name}\ncd {name}\nollama create {name} -f Modelfile\n```",
-        "llama.cpp:",
-        f"```shell\nllama-server -hf {place}:{pick}\n```",
+        *llama_cpp,
     ]
 
 
@@ -91,13 +96,10 @@ def _version(facts: ModelFacts) -> list[str]:
     if not facts.ggufs:
         return shown
     file = list(facts.ggufs.values())[-1].get("file")
-    return [
-        *shown,
-        "Ollama, in the folder `gguf`:",
-        f"```shell\nollama create {_short(facts)} -f Modelfile\n```",
-        "llama.cpp:",
-        f"```shell\nllama-server -m gguf/{file}\n```",
-    ]
+    create = f"```shell\nollama create {_short(facts)} -f Modelfile\n```"
+    ollama = ["Ollama, in the folder `gguf`:", create] if facts.ollama else [_NO_OLLAMA]
+    llama_cpp = ["llama.cpp:", f"```shell\nllama-server --jinja -m gguf/{file}\n```"]
+    return [*shown, *llama_cpp, *ollama]
 
 
 def _ask(facts: ModelFacts) -> str:

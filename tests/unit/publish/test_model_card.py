@@ -133,15 +133,28 @@ def test_the_figures_of_merging_and_of_every_type_are_in_a_table():
         "merged_perplexity": 17.0,
     }
     merged = {"mean_kl": 4.8e-6, "top1_agreement": 0.998, "tokens": 1057, "step": 1}
-    facts = replace(FACTS, kind="gguf", merged=merged, ggufs={"Q8_0": file, "F16": {"file": "x"}})
+    files = {"Q8_0": file, "F16": {"file": "x"}}
+    facts = replace(FACTS, kind="gguf", merged=merged, ggufs=files, ollama=True)
     _, page = split_card(model_card(facts))
     assert "| `Q8_0` | `v-Q8_0.gguf` | 5.4 | 1.7e-04 | 98.4 % | +2.00 % |" in page
     assert "| `F16` | `x` |  |  |  |  |" in page
     assert "on 1,057 held-out tokens: mean KL divergence 4.8e-06 nats" in page
     assert "ollama run hf.co/me/voice:F16" in page
+    assert "llama-server --jinja -hf me/voice:F16" in page
     assert "which is not the adapter" not in page
     other = replace(facts, merged={**merged, "step": 3})
     assert "merged from the checkpoint of step 3" in model_card(other)
+
+
+def test_what_ollama_cannot_say_is_not_recommended():
+    for kind in ("gguf", "version"):
+        files = {"Q8_0": {"file": "v-Q8_0.gguf"}}
+        able = replace(FACTS, kind=kind, ggufs=files, ollama=True)
+        assert "```shell\nollama" in model_card(able)
+        text = model_card(replace(able, ollama=False))
+        assert "```shell\nollama" not in text
+        assert "Not with Ollama" in text
+        assert "v-Q8_0.gguf" in text
 
 
 def test_the_commands_can_be_copied():

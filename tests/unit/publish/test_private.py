@@ -2,6 +2,7 @@
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tunewright.cli import main
 from tunewright.config.schema import Config, PrepareSection, PublishSection
 from tunewright.errors import TunewrightError
 from tunewright.publish import card_of, private, publish
+from tunewright.publish.model_card import model_card
+from tunewright.publish.model_facts import Base, ModelFacts
 from tunewright.publish.private import PIECE, refuse_secrets
 
 SHAPES = every_shape(7)
@@ -185,6 +188,20 @@ def test_the_store_takes_no_secret_and_nothing_of_it_is_left(tmp_path):
             for file in folder.rglob("*") if folder.exists() else ():
                 assert not file.is_file() or secret.encode() not in file.read_bytes()
     assert publish(config, *made_run(tmp_path / "made" / "good", "{}\n")).facts["version"]
+
+
+def test_no_card_hides_a_secret(tmp_path):
+    """What Markdown escapes in a card is found as it would be in plain text."""
+    file = tmp_path / "README.md"
+    bare = ModelFacts("adapter", "a/b", Base("x"), "0.1.0")
+    for kind, before, secret, after in SHAPES:
+        said = {"verdict": "improved", "sentence": f"{before}{secret}{after}"}
+        file.write_text(model_card(replace(bare, evaluation=said)))
+        error = refused(lambda: refuse_secrets({"README.md": file}, tmp_path))
+        assert error.problems[0].where.startswith("README.md:"), kind
+        assert secret not in told(error)
+    file.write_text(model_card(bare))
+    refuse_secrets({"README.md": file})
 
 
 def test_a_card_of_a_version_needs_no_more_than_its_artifacts(tmp_path):
