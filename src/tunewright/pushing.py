@@ -14,9 +14,8 @@ from tunewright.artifacts import MANIFEST, Artifact, Kind, fsync, load_artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
-from tunewright.publish import Pushed, push_dataset, push_model
+from tunewright.publish import Forced, Pushed, push_dataset, push_model
 from tunewright.publish.manifest import refusals
-from tunewright.publish.model_facts import Forced
 from tunewright.publish.repositories import PARTS, Part, repositories
 
 RECEIPT = "pushed.json"

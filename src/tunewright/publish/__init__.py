@@ -7,8 +7,6 @@ from tunewright.artifacts import MANIFEST, Artifact, Kind, sha256
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
-from tunewright.publish.model_card import model_card
-from tunewright.publish.model_facts import Forced, facts_of
 from tunewright.publish.repositories import Part, repositories
 from tunewright.publish.store import store_root, version_path
 
@@ -26,6 +24,19 @@ class Pushed:
     url: str
     commit: str | None
     files: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Forced:
+    """That a model is passed on although something speaks against it.
+
+    Attributes:
+        refused: What speaks against it, a sentence each.
+        reason: Why it is done all the same, in its owner's words.
+    """
+
+    refused: Sequence[str]
+    reason: str | None = None
 
 
 def is_published(config: Config, published: Artifact) -> bool:
@@ -133,6 +144,7 @@ def push_model(
             E_HUB, E_IO.
     """
     from tunewright.publish._hub_model import push_model as body
+    from tunewright.publish.model_facts import facts_of
 
     kind: dict[Part, Kind] = {"adapter": "adapter", "merged": "merged", "gguf": "exported"}
     facts = facts_of(
@@ -171,4 +183,7 @@ def card_of(artifacts: Mapping[str, Artifact], config: Config, forced: Forced | 
         config: The run's.
         forced: What speaks against the version, if it was published all the same.
     """
+    from tunewright.publish.model_card import model_card
+    from tunewright.publish.model_facts import facts_of
+
     return model_card(facts_of(artifacts, config, forced=forced))

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.machine import library_versions
+from tunewright.publish import Forced
 
 ModelKind = Literal["adapter", "merged", "gguf", "version"]
 LANGUAGE_SHARE = 0.05
@@ -51,19 +52,6 @@ class Base:
     name: str
     hub_id: str | None = None
     revision: str | None = None
-
-
-@dataclass(frozen=True)
-class Forced:
-    """That a model is passed on although something speaks against it.
-
-    Attributes:
-        refused: What speaks against it, a sentence each.
-        reason: Why it is done all the same, in its owner's words.
-    """
-
-    refused: Sequence[str]
-    reason: str | None = None
 
 
 @dataclass(frozen=True)

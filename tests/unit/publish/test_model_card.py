@@ -14,9 +14,10 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunewright.publish import Forced
 from tunewright.publish.markdown import course_plot
 from tunewright.publish.model_card import metadata, model_card
-from tunewright.publish.model_facts import Base, Forced, ModelFacts, base_of
+from tunewright.publish.model_facts import Base, ModelFacts, base_of
 from tunewright.publish.repositories import ollama_files, superseded
 
 GATE = {"gate": "a | b", "value": "1", "limit": "2", "passed": True}
