@@ -29,6 +29,7 @@ class Fault:
     status: int | None = None
     cut_after: int | None = None
     lose_answer: bool = False
+    message: str = "made to fail"
 
 
 @dataclass
@@ -65,6 +66,7 @@ class FakeHub:
         self.parts: dict[str, dict[int, bytes]] = {}
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
+        self.actions: list[tuple[str, str, Callable[[], None]]] = []
         self.part_bytes: int | None = None
         self.lock = threading.Lock()
         self.before_commit: Callable[[], None] | None = None
@@ -105,9 +107,22 @@ class FakeHub:
     def dataset(self, repo_id: str) -> Repo:
         return self.repos["datasets", repo_id]
 
-    def fail(self, method: str, path: str, status: int, times: int = 1) -> None:
+    def fail(
+        self, method: str, path: str, status: int, times: int = 1, message: str = "made to fail"
+    ) -> None:
         """Answer the next requests with an error."""
-        self.faults.append(Fault(method, path, times, status=status))
+        self.faults.append(Fault(method, path, times, status=status, message=message))
+
+    def before(self, method: str, path: str, action: "Callable[[], None]") -> None:
+        """Do something once, when the whole of such a request has arrived; then answer it."""
+        self.actions.append((method, path, action))
+
+    def action(self, method: str, path: str) -> None:
+        with self.lock:
+            found = [a for a in self.actions if a[0] == method and a[1] in path][:1]
+            self.actions = [a for a in self.actions if a not in found]
+        for _, _, action in found:
+            action()
 
     def cut(self, method: str, path: str, after_bytes: int, times: int = 1) -> None:
         """Close the connection after so many bytes of the body: of the request for PUT and POST."""
@@ -133,7 +148,7 @@ def connect(
     hub: FakeHub, monkeypatch: Any, cache: Path, token: str | None = None, scope: str = "write"
 ) -> None:
     """Point this process's client at the server: no waiting between retries, a cache of its own."""
-    from huggingface_hub import constants, file_download
+    from huggingface_hub import constants, file_download, hf_api
     from huggingface_hub.utils import _http
 
     clock = types.SimpleNamespace(sleep=lambda _: None, time=time.time)
@@ -142,6 +157,7 @@ def connect(
     for name, value in environment(hub, cache, token).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(hf_api.api, "endpoint", hub.url)
     template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -184,8 +200,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self._body(size)
         if fault and fault.status is not None:
-            self._send(error(fault.status, "made to fail"))
+            self._send(error(fault.status, fault.message))
             return
+        self.hub.action(self.command, self.path)
         answer = Api(self.hub, self.command, self.path, token, body, self.headers).answer()
         if fault and fault.lose_answer:
             self._hang_up()

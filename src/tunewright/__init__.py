@@ -12,6 +12,7 @@ from tunewright.export import export
 from tunewright.merge import merge
 from tunewright.pipeline import run
 from tunewright.publish import publish
+from tunewright.pushing import push
 from tunewright.report import report
 from tunewright.serve import chat, chat_compared, serve
 from tunewright.train import plan, train
@@ -28,6 +29,7 @@ __all__ = [
     "plan",
     "prepare",
     "publish",
+    "push",
     "report",
     "run",
     "serve",

@@ -93,7 +93,7 @@ def test_there_is_a_guide_for_each_kind_of_user():
     data = {"from-a-manuscript", "from-storyboards", "bring-your-own-dataset"}
     others = {"coming-from-elsewhere", "serve-with-vllm"}
     results = {"read-the-verdict", "measure-a-voice", "rubrics-for-video-prompts"}
-    results |= {"which-quantisation"}
+    results |= {"which-quantisation", "push-to-the-hub"}
     training = {
         *("train-on-one-gpu", "train-on-a-cpu", "several-gpus"),
         *("when-memory-runs-out", "stop-and-resume"),

@@ -19,6 +19,7 @@ from tunewright.cli.options import (
     note,
     refuse_together,
 )
+from tunewright.cli.pushing import push
 from tunewright.cli.recipes import init
 from tunewright.cli.running import demo, run, status
 from tunewright.cli.serving import chat, serve
@@ -198,40 +199,6 @@ def publish(
 
 @cli.command()
 @_target
-@click.option("--dataset", "dataset", is_flag=True, required=True, help="Upload the dataset.")
-@click.option("--repo-id", metavar="ORG/NAME", help="publish.hub_dataset_id otherwise.")
-@click.option("--private/--public", default=None, help="publish.hub_private otherwise.")
-@click.option("--license", "licence", metavar="ID", help="publish.license otherwise.")
-@click.option("--dry-run", is_flag=True, help="List the files, upload nothing.")
-def push(
-    target: str,
-    overrides: tuple[str, ...],
-    as_json: bool,
-    dataset: bool,
-    repo_id: str | None,
-    private: bool | None,
-    licence: str | None,
-    dry_run: bool,
-) -> None:
-    """Upload a run's dataset to the Hugging Face Hub as Parquet with a card; private by default.
-
-    Example: tunewright push runs/author --dataset --repo-id me/author-rows --license cc-by-4.0
-    """
-    from tunewright import pipeline
-    from tunewright.cli import render
-    from tunewright.targets import config_of
-
-    flags = given(
-        publish__hub_dataset_id=repo_id, publish__hub_private=private, publish__license=licence
-    )
-    with render.progress() as listener:
-        config = config_of(target, (*overrides, *flags), note=listener.said)
-        made = pipeline.push(config, dry_run=dry_run, listener=listener)
-    render.pushed(made, as_json=as_json)
-
-
-@cli.command()
-@_target
 @teams.AGENT
 def report(target: str, overrides: tuple[str, ...], as_json: bool, agents: tuple[str, ...]) -> None:
     """Write one HTML page about a run.
@@ -311,7 +278,7 @@ def config_schema() -> None:
 
 
 for command in (
-    *(run, demo, status, compare, merge, serve, chat, store, init, verify, watch),
+    *(run, demo, status, compare, merge, push, serve, chat, store, init, verify, watch),
     *COMMANDS,
 ):
     cli.add_command(command)

@@ -219,16 +219,19 @@ def _row(console: Console, row: Mapping[str, Any], *, plain: bool) -> None:
     console.print(text, soft_wrap=True)
 
 
-def pushed(made: Pushed, *, as_json: bool) -> None:
+def pushed(made: Sequence[Pushed], *, as_json: bool) -> None:
     """Print what was uploaded, or would be."""
     if as_json:
-        facts({"url": made.url, "commit": made.commit, "files": dict(made.files)}, as_json=True)
+        rows = [{"url": m.url, "commit": m.commit, "files": dict(m.files)} for m in made]
+        facts({"pushed": rows}, as_json=True)
         return
     console = Console()
-    for name, size in made.files.items():
-        print_line(console, f"{size:>12,} bytes  {name}")
-    done = f"commit {made.commit}" if made.commit else "nothing is uploaded: a dry run"
-    print_line(console, f"{made.url}: {done}")
+    for one in made:
+        for name, size in one.files.items():
+            print_line(console, f"{size:>14,} bytes  {name}")
+        total = f"{len(one.files)} files, {sum(one.files.values()):,} bytes"
+        done = f"commit {one.commit}" if one.commit else "nothing is uploaded: a dry run"
+        print_line(console, f"{one.url}: {total}; {done}")
 
 
 def line(text: str) -> None:

@@ -33,6 +33,9 @@ NO_MATTER = (
 def settings_of(config: Config, kind: str) -> dict[str, Any]:
     """Return the part of the config that determines an artifact of this kind, as a JSON value."""
     found = config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))
+    if kind == "published":
+        # Where on the Hub it is makes no difference to what is in the store.
+        found["publish"] = {k: v for k, v in found["publish"].items() if not k.startswith("hub_")}
     if kind in ("adapter", "evaluation", "exported"):
         found["train"] = {k: v for k, v in found["train"].items() if k not in NO_MATTER}
     return found

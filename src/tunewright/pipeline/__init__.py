@@ -1,9 +1,9 @@
 """The stages in their order, each made of the folders of those before. `steps.py` is where two stages meet."""
 
+from tunewright.pipeline.checking import check_any
 from tunewright.pipeline.choosing import chosen
 from tunewright.pipeline.deciding import SAFE, Answer, Decider, Given, Question
 from tunewright.pipeline.logbook import logged
-from tunewright.pipeline.looking import check_any, push
 from tunewright.pipeline.running import (
     SKIPPED,
     EndedError,
@@ -36,7 +36,6 @@ __all__ = [
     "loaded",
     "logged",
     "present",
-    "push",
     "run",
     "run_stage",
 ]

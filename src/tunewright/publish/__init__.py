@@ -1,12 +1,13 @@
-"""Run -> version in the local store, dataset -> Hub. `store.py` reads the store and moves its map."""
+"""Run -> version in the local store, or to the Hub. `store.py` reads the store and moves its map."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tunewright.artifacts import MANIFEST, Artifact, sha256
+from tunewright.artifacts import MANIFEST, Artifact, Kind, sha256
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
+from tunewright.publish.repositories import Part, repositories
 from tunewright.publish.store import store_root, version_path
 
 
@@ -23,6 +24,19 @@ class Pushed:
     url: str
     commit: str | None
     files: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Forced:
+    """That a model is passed on although something speaks against it.
+
+    Attributes:
+        refused: What speaks against it, a sentence each.
+        reason: Why it is done all the same, in its owner's words.
+    """
+
+    refused: Sequence[str]
+    reason: str | None = None
 
 
 def is_published(config: Config, published: Artifact) -> bool:
@@ -82,20 +96,94 @@ def push_dataset(
     """
     from tunewright.publish._hub import push_dataset as body
 
+    repo_id = repositories(config, ["dataset"])["dataset"]
     options = config.publish
-    if options.hub_dataset_id is None:
-        raise failure(
-            "E_CONFIG_VALUE",
-            "'publish.hub_dataset_id' is missing.",
-            where="publish.hub_dataset_id",
-            fix="--repo-id org/name",
-        )
     return body(
         dataset,
         checked,
-        repo_id=options.hub_dataset_id,
+        repo_id=repo_id,
         private=options.hub_private,
         license=options.license,
+        revision=options.hub_revision,
         dry_run=dry_run,
         listener=listener,
     )
+
+
+def push_model(
+    config: Config,
+    part: Part,
+    artifacts: Mapping[str, Artifact],
+    *,
+    related: Mapping[str, str] | None = None,
+    types: Sequence[str] | None = None,
+    forced: Forced | None = None,
+    report: Artifact | None = None,
+    dry_run: bool = False,
+    listener: Listener = SILENT,
+) -> Pushed:
+    """Upload an adapter, a merged model or GGUF files to the Hub with a card, in one commit.
+
+    A repository that is made is private unless `publish.hub_private` is false. What was sent before an
+    interruption is not sent again.
+
+    Args:
+        config: The run's; `publish` names the repositories.
+        part: `adapter`, `merged` or `gguf`.
+        artifacts: By kind: `adapter` for the card, what is uploaded, and all that the card may speak of.
+        related: Other repositories of the run, for the card.
+        types: GGUF types; None: all.
+        forced: What speaks against it, for the top of the card.
+        report: Its page is put beside the card.
+        dry_run: Write and search everything, upload nothing, and touch no network.
+        listener: Is told the progress in bytes.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE, no repository is named. E_NOT_FOUND, a type was not exported.
+            E_SECRET_IN_ARTIFACT with file and line. E_ARTIFACT_INVALID, a file has changed. E_NAME,
+            E_HUB, E_IO.
+    """
+    from tunewright.publish._hub_model import push_model as body
+    from tunewright.publish.model_facts import facts_of
+
+    kind: dict[Part, Kind] = {"adapter": "adapter", "merged": "merged", "gguf": "exported"}
+    facts = facts_of(
+        artifacts,
+        config,
+        kind=part if part != "dataset" else "adapter",
+        repo_id=repositories(config, [part])[part],
+        related=related,
+        types=types,
+        forced=forced,
+    )
+    for name in types or () if part == "gguf" else ():
+        if name not in facts.ggufs:
+            there = ", ".join(artifacts["exported"].facts["files"])
+            message = f"'{name}' is no exported type; there are {there}."
+            raise failure("E_NOT_FOUND", message, where="--gguf", fix="Name one of them.")
+    return body(
+        part,
+        artifacts[kind[part]],
+        facts,
+        base=artifacts["adapter"].facts.get("base", config.model.model_name_or_path),
+        report=report,
+        private=config.publish.hub_private,
+        revision=config.publish.hub_revision,
+        dry_run=dry_run,
+        listener=listener,
+    )
+
+
+def card_of(artifacts: Mapping[str, Artifact], config: Config, forced: Forced | None = None) -> str:
+    """Return the card of a version with the folders `adapter` and `gguf`. No network is touched.
+
+    Args:
+        artifacts: By kind; `adapter` has to be there, and `dataset`, `check`, `evaluation`, `merged`,
+            `exported` say more.
+        config: The run's.
+        forced: What speaks against the version, if it was published all the same.
+    """
+    from tunewright.publish.model_card import model_card
+    from tunewright.publish.model_facts import facts_of
+
+    return model_card(facts_of(artifacts, config, forced=forced))

@@ -26,6 +26,7 @@ from tunewright.events import Listener
 from tunewright.machine import require_space
 from tunewright.publish import manifest, store
 from tunewright.publish.manifest import StoredFile
+from tunewright.publish.private import refuse_secrets
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 _RESERVE_BYTES = 10_000_000
@@ -55,6 +56,7 @@ def publish_run(
         if (taken := config.publish.version) and (root / names[0] / names[1] / taken).exists():
             raise _taken(root, taken)
         files = _files(artifacts)
+        refuse_secrets({name: file.source for name, file in files.items()})
         size_bytes = sum(file.size_bytes for file in files.values())
         require_space(root, size_bytes + _RESERVE_BYTES)
         content = {

@@ -1,16 +1,12 @@
 """The card of a dataset: README.md with the metadata that the Hub reads and a page that people read. Pure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Any
 
 from tunewright.config.text import dumped
+from tunewright.publish.markdown import file_name, inline, items, text_plot
 
-BAR = 40
-"""Characters of the longest bar of the histogram."""
-MAX_LISTED = 20
 _SIZES = (
     (1_000, "n<1K"),
     (10_000, "1K<n<10K"),
@@ -106,7 +102,7 @@ def dataset_card(facts: DatasetFacts) -> str:
     """
     front = dumped(_metadata(facts), width=1000)
     parts = [
-        f"# {_text(facts.repo_id)}",
+        f"# {inline(facts.repo_id)}",
         *_origin(facts),
         *_table(facts),
         *_histogram(facts.lengths),
@@ -114,7 +110,7 @@ def dataset_card(facts: DatasetFacts) -> str:
         *_checks(facts),
         *_loading(facts),
         *_licence(facts),
-        f"Made with Tunewright {_text(facts.version)}; SHA-256 of the content `{facts.digest}`.",
+        f"Made with Tunewright {inline(facts.version)}; SHA-256 of the content `{facts.digest}`.",
     ]
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
@@ -122,17 +118,6 @@ def dataset_card(facts: DatasetFacts) -> str:
 def size_category(rows: int) -> str:
     """Return the Hub's name for a number of rows."""
     return next((name for limit, name in _SIZES if rows < limit), "n>1B")
-
-
-def text_plot(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """Return a histogram as lines of text, a bar for each bin; every bin with rows has a bar."""
-    most = max(counts)
-    bins = [f"{low:,.0f} to {high:,.0f}" for low, high in pairwise(edges)]
-    wide, digits = max(map(len, bins)), len(f"{most:,}")
-    return "\n".join(
-        f"{name:>{wide}} | {count:>{digits},} {'#' * max(count > 0, round(BAR * count / most))}".rstrip()
-        for name, count in zip(bins, counts, strict=True)
-    )
 
 
 def _metadata(facts: DatasetFacts) -> dict[str, Any]:
@@ -165,15 +150,15 @@ def _origin(facts: DatasetFacts) -> list[str]:
     rows = sum(split.rows for split in facts.splits)
     lines = [f"{rows:,} rows for supervised fine-tuning of language models."]
     if facts.sources:
-        lines += ["## What it is made of", _items(map(_name, facts.sources))]
+        lines += ["## What it is made of", items(map(file_name, facts.sources))]
     if facts.notes:
-        lines += ["What was done to the text:", _items(map(_text, facts.notes))]
+        lines += ["What was done to the text:", items(map(inline, facts.notes))]
     shape = _SHAPES.get(facts.shape, "")
     form = [f"Each row has {shape} Every other column says where the row comes from."]
     if facts.mixed and facts.shape == "messages":
         form.append("The sources had rows of several forms; all are written as conversations.")
     if facts.json_columns:
-        names = ", ".join(f"`{_text(name)}`" for name in facts.json_columns)
+        names = ", ".join(f"`{inline(name)}`" for name in facts.json_columns)
         form.append(f"Values of {names} are JSON text, because their types differ between rows.")
     return [*lines, "## Rows", " ".join(form)]
 
@@ -185,7 +170,7 @@ def _table(facts: DatasetFacts) -> list[str]:
         for s in facts.splits
     ]
     held = (
-        f"The held-out side is the split `validation`. The split is by {_text(facts.split_by)}: what "
+        f"The held-out side is the split `validation`. The split is by {inline(facts.split_by)}: what "
         "belongs together is on one side, so that a good figure on `validation` is not memory."
     )
     return ["## Splits", "\n".join([head, *lines]), held]
@@ -201,8 +186,8 @@ def _histogram(lengths: Mapping[str, Sequence[float]] | None) -> list[str]:
 
 
 def _left_out(facts: DatasetFacts) -> list[str]:
-    found = [f"{count:,}: {_text(reason)}" for reason, count in facts.left_out.items() if count]
-    return ["## Left out", _items(found) if found else "Nothing was left out."]
+    found = [f"{count:,}: {inline(reason)}" for reason, count in facts.left_out.items() if count]
+    return ["## Left out", items(found) if found else "Nothing was left out."]
 
 
 def _checks(facts: DatasetFacts) -> list[str]:
@@ -210,19 +195,19 @@ def _checks(facts: DatasetFacts) -> list[str]:
         return ["## Checks", "The dataset was not checked before the upload."]
     template = "the base's own chat template"
     if facts.template:
-        template = f"the chat template `{_name(facts.template)}`"
+        template = f"the chat template `{file_name(facts.template)}`"
     head = "| check | found | asked for | passed |\n|---|---|---|---|"
     lines = [
-        f"| {_text(gate.get('gate'))} | {_text(gate.get('value'))} | {_text(gate.get('limit'))} "
+        f"| {inline(gate.get('gate'))} | {inline(gate.get('value'))} | {inline(gate.get('limit'))} "
         f"| {'yes' if gate.get('passed') else 'no'} |"
         for gate in facts.gates
     ]
-    said = [f"{_text(code)}: {count:,} times" for code, count in facts.warnings.items()]
+    said = [f"{inline(code)}: {count:,} times" for code, count in facts.warnings.items()]
     return [
         "## Checks",
         f"Checked with {template}.",
         "\n".join([head, *lines]),
-        *(["Said without refusing:", _items(said)] if said else []),
+        *(["Said without refusing:", items(said)] if said else []),
     ]
 
 
@@ -237,32 +222,9 @@ def _loading(facts: DatasetFacts) -> list[str]:
 
 def _licence(facts: DatasetFacts) -> list[str]:
     if facts.license and facts.license != "unknown":
-        return ["## Licence", f"`{_text(facts.license)}`"]
+        return ["## Licence", f"`{inline(facts.license)}`"]
     return [
         "## Licence",
         "**No licence has been chosen yet.** Until its owner chooses one, nobody else may use the "
         "dataset. To choose: `--set publish.license=cc-by-4.0` and push again.",
     ]
-
-
-def _items(lines: Iterable[str]) -> str:
-    given = list(lines)
-    shown = [f"* {line}" for line in given[:MAX_LISTED]]
-    if len(given) > MAX_LISTED:
-        shown.append(f"* and {len(given) - MAX_LISTED:,} more")
-    return "\n".join(shown)
-
-
-def _name(path: str) -> str:
-    """Return the file's name without the folders of the machine where it lay."""
-    plain = path.replace("\\", "/")
-    outside = plain.startswith(("/", "~")) or plain[1:3] == ":/" or ".." in plain.split("/")
-    return _text(PurePosixPath(plain).name if outside else plain)
-
-
-def _text(value: object) -> str:
-    """Return a value as one line that Markdown leaves as it is."""
-    line = " ".join(str("" if value is None else value).split())
-    for mark in "\\`*_[]|":
-        line = line.replace(mark, f"\\{mark}")
-    return line.replace("<", "&lt;")

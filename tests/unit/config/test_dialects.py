@@ -71,7 +71,8 @@ def test_the_sample_of_a_script_loads_with_every_value(monkeypatch, tmp_path):
     assert (train.logging_steps, train.save_steps, train.early_stopping_patience) == (10, 100, 3)
     assert (train.report_to, train.gradient_checkpointing) == (("wandb",), True)
     said = "\n".join(found.notes)
-    assert "push_to_hub (line 26), hub_model_id (line 27)" in said
+    assert "push_to_hub (line 26): training uploads nothing; `tunewright push` does" in said
+    assert found.config.publish.hub_model_id == "example-org/qwen3-4b-prompt-lora"
 
 
 def test_the_sample_of_axolotl_loads_with_every_value(monkeypatch, tmp_path):
@@ -403,3 +404,19 @@ def test_converted_configs_hold_nothing_but_what_differs(tmp_path):
     with pytest.raises(TunewrightError) as caught:
         write_new(str(tmp_path / "no" / "new.yaml"), "y\n")
     assert caught.value.problems[0].code == "E_IO"
+
+
+def test_where_a_model_goes_on_the_hub_is_taken_over(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = "max_seq_length: 64\ndataset_id: org/rows\n"
+    axolotl = "base_model: org/base\ndatasets: [{path: org/rows, type: alpaca}]\n"
+    hub = "hub_model_id: me/voice\nhub_revision: v2\n"
+    for text in (rows + hub + "hub_private_repo: false\n", axolotl + hub):
+        Path("c.yaml").write_text(text)
+        options = load("c.yaml").config.publish
+        assert (options.hub_model_id, options.hub_revision) == ("me/voice", "v2")
+        assert options.hub_private == ("private" not in text)
+    Path("c.yaml").write_text(rows + "hub_model_id: voice\n")
+    found = load("c.yaml")
+    assert found.config.publish.hub_model_id is None
+    assert "hub_model_id (line 3): a repository is named org/name" in "\n".join(found.notes)

@@ -8,7 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.publish.card import DatasetFacts, Split, dataset_card, size_category, text_plot
+from tunewright.publish.card import DatasetFacts, Split, dataset_card, size_category
+from tunewright.publish.markdown import text_plot
 
 FACTS = DatasetFacts(
     repo_id="me/rows",

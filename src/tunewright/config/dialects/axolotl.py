@@ -124,6 +124,7 @@ _HANDLERS: dict[str, Handler] = {
     "sample_packing": common.packing,
     "val_set_size": common.held_out,
     "special_tokens": common.special_tokens,
+    "hub_model_id": common.repository,
     "wandb_project": _wandb,
     "use_wandb": _tracker("wandb"),
     "use_tensorboard": _tracker("tensorboard"),
@@ -134,7 +135,7 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 _UNUSED = {
-    common.UPLOADS: "hub_model_id hub_strategy hub_revision hf_use_auth_token push_dataset_to_hub",
+    common.UPLOADS: "hub_strategy hf_use_auth_token push_dataset_to_hub",
     "the model's own files say it": "model_type tokenizer_type tokenizer_use_fast tokenizer_legacy processor_type "
     "is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model "
     "base_model_config base_model_ignore_patterns tokenizer_config cls_model_config tokenizer_use_mistral_common "
@@ -225,6 +226,7 @@ AXOLOTL = Dialect(
         "micro_batch_size": "train.per_device_train_batch_size",
         "eval_batch_size": "train.per_device_eval_batch_size",
         "lr_scheduler": "train.lr_scheduler_type",
+        "hub_revision": "publish.hub_revision",
         **{name: f"train.{name}" for name in _SAME.split()},
     },
     handlers=_HANDLERS,

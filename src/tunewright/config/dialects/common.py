@@ -18,8 +18,7 @@ OPTIMIZERS: Mapping[str, str] = {
 """Names of optimizers that are another's."""
 TRACKERS = ("tensorboard", "trackio", "wandb")
 UPLOADS = (
-    "training uploads nothing; `tunewright publish` puts the adapter into the local store, and "
-    "`tunewright push --dataset` uploads the dataset"
+    "training uploads nothing; `tunewright push` does, once the run was compared with its base"
 )
 
 
@@ -93,6 +92,14 @@ def dtype(native: str) -> Handler:
             reading.put(native, name, key)
 
     return handler
+
+
+def repository(reading: Reading, key: str, value: Any) -> None:
+    """Take the repository of the adapter; a name without its owner is for the Hub to complete."""
+    if isinstance(value, str) and "/" not in value:
+        reading.note("a repository is named org/name: publish.hub_model_id", key)
+    else:
+        reading.put("publish.hub_model_id", value, key)
 
 
 def checkpointing(reading: Reading, key: str, value: Any) -> None:

@@ -116,14 +116,15 @@ _HANDLERS: dict[str, Handler] = {
     "truncation_mode": common.agrees("keep_start", otherwise="rows are cut at the end"),
     "do_train": common.agrees(True, otherwise="each stage is a command of its own"),
     "do_eval": common.agrees(True, otherwise="training evaluates"),
+    "hub_model_id": common.repository,
     "push_to_hub": common.agrees(False, otherwise=common.UPLOADS),
     "shuffle_dataset": common.agrees(True, otherwise="rows are shuffled every epoch"),
     "remove_unused_columns": common.agrees(True, False, otherwise="columns do not reach training"),
 }
 
 _UNUSED = {
-    common.UPLOADS: "hub_model_id hub_strategy hub_private_repo hub_always_push hub_revision hub_repo_id "
-    "push_to_hub_model_id push_to_hub_organization",
+    common.UPLOADS: "hub_strategy hub_always_push hub_repo_id push_to_hub_model_id "
+    "push_to_hub_organization",
     "a token has no place in a file: it comes from the environment (HF_TOKEN, WANDB_API_KEY)": "hub_token token "
     "hf_token push_to_hub_token wandb_api_key use_auth_token",
     "the base is in 4 bits (train.load_in_4bit) or in 16": "use_8bit load_in_8bit bnb_4bit_quant_storage",
@@ -201,6 +202,8 @@ FLAT = Dialect(
         "use_rslora": "train.lora.use_rslora",
         "init_lora_weights": "train.lora.init_lora_weights",
         "prompt_template": "prepare.prompt_template",
+        "hub_private_repo": "publish.hub_private",
+        "hub_revision": "publish.hub_revision",
     },
     handlers=_HANDLERS,
     together=frozenset([*_SOURCES, *_PARTS, "run_name"]),

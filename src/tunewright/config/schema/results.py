@@ -169,8 +169,23 @@ class PublishSection(Section):
         default=None, description="Name of the adapter; unset: the config's name."
     )
     version: Name | None = Field(default=None, description="Unset: vYYYYMMDD-HHMM in UTC.")
+    hub_model_id: str | None = Field(
+        default=None, description="Hub repository of the adapter: `org/name`."
+    )
+    hub_merged_id: str | None = Field(
+        default=None,
+        description="Hub repository of the merged model; unset: that of the adapter with `-merged` behind it.",
+    )
+    hub_gguf_id: str | None = Field(
+        default=None,
+        description="Hub repository of the GGUF files; unset: that of the adapter with `-GGUF` behind it.",
+    )
     hub_dataset_id: str | None = Field(
         default=None, description="Hub repository of the dataset: `org/name`."
+    )
+    hub_revision: str | None = Field(
+        default=None,
+        description="Branch of the Hub repositories; made where it is not there. Unset: `main`.",
     )
     hub_private: bool = Field(
         default=True, description="A Hub repository that is created is private."
@@ -179,8 +194,12 @@ class PublishSection(Section):
         default=None,
         description="Licence of the dataset on its card, as the Hub names it: `cc-by-4.0`, `cc0-1.0`, ...",
     )
+    model_license: str | None = Field(
+        default=None,
+        description="Licence of the model on its card, as the Hub names it: `apache-2.0`, `llama3.1`, ...",
+    )
 
-    @field_validator("hub_dataset_id")
+    @field_validator("hub_model_id", "hub_merged_id", "hub_gguf_id", "hub_dataset_id")
     @classmethod
     def _repository(cls, given: str | None) -> str | None:
         if given is None or (
@@ -191,7 +210,17 @@ class PublishSection(Section):
             return given
         raise ValueError("org/name, of letters, digits, dots, hyphens and underscores")
 
-    @field_validator("license")
+    @field_validator("hub_revision")
+    @classmethod
+    def _branch(cls, given: str | None) -> str | None:
+        if given is None or (
+            re.fullmatch(r"\w[\w./-]{0,99}", given, re.ASCII)
+            and not re.search(r"\.\.|//|[./]$", given)
+        ):
+            return given
+        raise ValueError("the name of a branch")
+
+    @field_validator("license", "model_license")
     @classmethod
     def _licence(cls, given: str | None) -> str | None:
         if given is None or re.fullmatch(r"[a-z0-9._-]{1,60}", given):

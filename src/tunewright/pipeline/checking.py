@@ -1,17 +1,13 @@
-"""Commands that are a little more than one stage: a check of anything, and a dataset to the Hub."""
+"""A check of anything: of a run, or of data that has no config yet."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tunewright import data
 from tunewright.config.load import config_of_source
 from tunewright.config.paths import usable_path
-from tunewright.config.schema import Config
 from tunewright.events import SILENT, Listener
 from tunewright.pipeline.running import run_stage
-from tunewright.pipeline.state import loaded, present
-from tunewright.publish import Pushed, push_dataset
 from tunewright.targets import config_of, is_described
 
 DRAFT_NAME_BYTES = 20
@@ -45,18 +41,3 @@ def check_any(
         return data.check_source(config, listener=listener)
     made = run_stage(config, "check", listener=listener)
     return {"path": str(made.path), **made.facts, "rendered": data.rendered(made)}
-
-
-def push(config: Config, *, dry_run: bool = False, listener: Listener = SILENT) -> Pushed:
-    """Upload a run's dataset to the Hub.
-
-    Raises:
-        TunewrightError: E_ARTIFACT_MISSING; E_ARTIFACT_INVALID, it was made with other options; else as
-            publish.push_dataset does.
-    """
-    run_dir = Path(config.run_dir)
-    dataset = loaded(config, ["dataset"], listener=listener)["dataset"]
-    checked = present(config).get("check")
-    if checked is None:
-        listener.said(f"The dataset was not checked; this does it: tunewright check {run_dir}")
-    return push_dataset(config, dataset, checked, dry_run=dry_run, listener=listener)
