@@ -150,8 +150,9 @@ def test_a_flipped_bit_in_a_run_is_refused(folder):
 def test_what_was_made_of_another_adapter_is_passed_over(folder):
     """A newer adapter is not hidden by the file of an older one."""
     run = folder / "run"
-    text = (run / "adapter" / "manifest.json").read_text()
-    (run / "adapter" / "manifest.json").write_text(text + "\n")
+    made = json.loads((run / "adapter" / "manifest.json").read_text())
+    made["facts"]["best_step"] = 1
+    (run / "adapter" / "manifest.json").write_text(json.dumps(made))
     notes = []
     assert isinstance(found(run, notes=notes)[1], AdapterModel)
     for what in ("gguf", "merged"):
