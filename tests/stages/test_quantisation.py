@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import needs_kquants
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tunewright.artifacts import load_artifact, writing
@@ -22,12 +23,9 @@ from tunewright.export import _ends, _export, _gguf, _kquants, _parity, _proof, 
 from tunewright.export._weights import layout_of, prove_weights
 from tunewright.models import gguf_types
 from tunewright.models.gguf_file import read_layout
-from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer, quantizer
+from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer
 
 TINY = resources.files("tunewright.models") / "assets" / "tiny"
-needs_kquants = pytest.mark.skipif(
-    quantizer() is None, reason="neither llama-cpp-python nor a llama-quantize is installed"
-)
 BUILT_IN = [name for name in BITS if name not in K_QUANTS]
 SIZES = {
     "vocab_size": 4096,
