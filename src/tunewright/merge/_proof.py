@@ -21,7 +21,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunewright.merge._shards import (
+from tunewright.models._shards import (
     DTYPES,
     Place,
     mean_row,
