@@ -21,8 +21,12 @@ from tunewright.export import _export, _gguf, _proof, _tensors, _vocabulary
 from tunewright.export._parity import Position, divergence
 from tunewright.export.pretokenizer import QWEN2
 from tunewright.merge import _merge
+from tunewright.merge._logits import held_out_ids
+from tunewright.models import _room
 from tunewright.models._llama import endpoint
 from tunewright.models._load import load_tokenizer, load_tuned
+from tunewright.models.families import read_shape
+from tunewright.train.needs import ram_need
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -298,3 +302,28 @@ def test_one_weight_that_is_merged_wrongly_turns_the_gate_of_the_merge_red(
     assert problem.code == "E_GATE_MERGE"
     assert f"'{name}' is not what PEFT makes of the base in 1 of" in problem.message
     assert not (tmp_path / "merged").exists()
+
+
+def test_too_little_memory_for_a_proof_is_told_before_anything_is_written(
+    tmp_path, tuned, merged, dataset, monkeypatch
+):
+    (base, adapter), whole = tuned("llama", "byte-level"), merged("llama", "byte-level")
+    config = config_for(base, tmp_path)
+    rows = held_out_ids(dataset.path / "eval.jsonl", adapter.path, config.train.max_length)
+    planned = ram_need(config, read_shape(base), sum(map(len, rows)))
+    monkeypatch.setattr(_room, "container_free", lambda: [planned.merge])
+    assert _room.ram_free() == planned.merge
+    merge(config, adapter, dataset)
+    shutil.rmtree(tmp_path / "merged")
+    # A byte less than what `plan` says.
+    monkeypatch.setattr(_room, "container_free", lambda: [planned.merge - 1])
+    with pytest.raises(TunewrightError) as caught:
+        merge(config, adapter, dataset)
+    parameters = sum(tensor.numel() for tensor in tensors_of(whole.path).values())
+    monkeypatch.setattr(_room, "container_free", lambda: [4 * parameters - 1])
+    with pytest.raises(TunewrightError) as other:
+        export(config, whole, dataset)
+    (one,), (two,) = caught.value.problems, other.value.problems
+    assert [one.code, two.code] == ["E_OOM"] * 2
+    assert "The proof, which holds the model in 32 bits, takes " in one.message
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []

@@ -232,7 +232,7 @@ def _given(value: torch.Tensor) -> Reference:
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor.clone(), requires_grad=False)
+    return torch.nn.Parameter(tensor, requires_grad=False)
 
 
 def _of_lora(path: str, layer: Any) -> dict[str, Reference]:
@@ -252,7 +252,7 @@ def _of_lora(path: str, layer: Any) -> dict[str, Reference]:
 def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
     """Return what the layer's own merge makes of a weight, which the layer does not keep."""
     inner = layer.get_base_layer()
-    place, inner.weight = inner.weight, _parameter(weight)
+    place, inner.weight = inner.weight, _parameter(weight.clone())
     layer.merged_adapters.clear()
     try:
         layer.merge(adapter_names=[NAME])
