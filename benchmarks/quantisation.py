@@ -20,6 +20,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -54,6 +56,7 @@ SIZES = {
 FAMILIES = {
     "Qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 64}),
     "Llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "Qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "Mistral": (MistralForCausalLM, MistralConfig, {"head_dim": 64, "sliding_window": None}),
 }
 

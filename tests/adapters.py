@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import merging
 import pytest
 import torch
 from peft import PeftModel
@@ -13,17 +14,8 @@ from tunewright.train._adapter import (
     build,
 )
 
-SIZES = {
-    "vocab_size": 4096,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 128,
-}
-KINDS = ("qwen3", "llama", "mistral")
+SIZES = merging.SIZES | {"vocab_size": 4096}
+KINDS = merging.FAMILIES[:3]
 IDS = torch.arange(7, 71).view(2, 32)
 ROWS = [
     {"input_ids": list(range(i, i + 40)), "labels": [-100] * 10 + list(range(i + 10, i + 40))}
@@ -80,9 +72,7 @@ def trained(model: PeftModel, steps=4, lr=5e-3, ids=IDS) -> list[float]:
 
 
 def logits(model, ids=IDS) -> torch.Tensor:
-    model.eval()
-    with torch.no_grad():
-        return model(input_ids=ids).logits.float()
+    return merging.logits(model, ids)
 
 
 def problems_of(action) -> list[tuple[str, str]]:

@@ -121,9 +121,9 @@ def merged_by_peft(tuned: PeftModel) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def logits(model: Any) -> torch.Tensor:
+def logits(model: Any, ids: torch.Tensor = IDS) -> torch.Tensor:
     """Return what a model computes for some tokens."""
-    return model.eval()(input_ids=IDS).logits.float()
+    return model.eval()(input_ids=ids).logits.float()
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:

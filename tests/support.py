@@ -2,9 +2,14 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 from types import ModuleType
+
+import pytest
+
+from tunewright.models.gguf_types import quantizer
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "src" / "tunewright" / "data" / "samples"
@@ -27,6 +32,12 @@ SMALL = [
     "compare.batch_size=6",
 ]
 """Options that make a whole run take seconds."""
+
+needs_kquants = pytest.mark.skipif(
+    # In CI it is always there: a skip would hide that it was not installed.
+    quantizer() is None and "CI" not in os.environ,
+    reason="neither llama-cpp-python nor a llama-quantize is installed",
+)
 
 
 def shallow_base(folder: Path) -> Path:

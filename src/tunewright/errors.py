@@ -162,7 +162,7 @@ CODES: Mapping[str, Code] = {
     ),
     "E_OOM": Code(
         5,
-        "There is not enough memory, even for one row at a time.",
+        "There is not enough memory, even for one row at a time; or for the proof of a merge or an export.",
         "Lower `train.max_length`, set `train.load_in_4bit=true`, or take a smaller base.",
     ),
     "E_EXISTS": Code(

@@ -1,5 +1,6 @@
 """Every kind of adapter that PEFT makes, merged; PEFT's own merge and PEFT's own model are the references."""
 
+import gc
 import json
 import warnings
 
@@ -22,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
+from tunewright.merge import _proof
 from tunewright.merge._merge import merge_folder
 from tunewright.merge._proof import tensor_differences
 from tunewright.models._load import load_tuned
@@ -211,6 +213,33 @@ def test_a_changed_weight_is_found(tmp_path, name, dtype):
     flat[at] = flat[at] * (1 + 2**-6)
     rewrite(out, name, tensor)
     assert [n for n, _ in tensor_differences(base, tmp_path / "adapter", out)] == [name]
+
+
+def tensor_bytes() -> int:
+    """Return the bytes of all tensors that live."""
+    alive = (x for x in gc.get_objects() if isinstance(x, torch.Tensor) and not x.is_meta)
+    return sum(
+        {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in alive}.values()
+    )
+
+
+def test_the_proof_keeps_nothing_of_the_tensors_that_are_done(tmp_path, monkeypatch):
+    base = make_base(tmp_path / "base", "llama", num_hidden_layers=6, dtype=torch.bfloat16)
+    make_adapter(tmp_path / "adapter", base, target_modules="all-linear")
+    out = merged(tmp_path, base)
+    gc.collect()
+    start, seen, plain = tensor_bytes(), [], _proof._unlike
+
+    def watched(got, exact):
+        seen.append(tensor_bytes() - start)
+        return plain(got, exact)
+
+    monkeypatch.setattr(_proof, "_unlike", watched)
+    monkeypatch.setattr(_proof, "BLOCK", 2**10)
+    assert tensor_differences(base, tmp_path / "adapter", out) == []
+    assert len(seen) > 100
+    # The adapter, and a few stretches; not a stretch of each of the 42 modules.
+    assert max(seen) - min(seen) <= 4 * 4 * _proof.BLOCK
 
 
 def test_missing_extra_and_misshapen_tensors_and_nan_are_found_at_once(tmp_path):

@@ -6,28 +6,43 @@ import shutil
 import stat
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from gguf import GGMLQuantizationType
+from gguf.quants import IQ4_NL
 from safetensors.torch import load_file, save_file
+from support import needs_kquants
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tunewright.artifacts import load_artifact, writing
 from tunewright.config.schema import Config, ExportSection
 from tunewright.errors import CODES, TunewrightError
-from tunewright.export import _ends, _export, _gguf, _kquants, _parity, _proof, _writing, export
-from tunewright.export._weights import layout_of, prove_weights
+from tunewright.export import (
+    _ends,
+    _export,
+    _gguf,
+    _kquants,
+    _parity,
+    _proof,
+    _tensors,
+    _weights,
+    _writing,
+    export,
+)
+from tunewright.export._tensors import encoded_as
+from tunewright.export._weights import layout_of, prove_weights, stored_facts
 from tunewright.models import gguf_types
+from tunewright.models._shards import read_rows
 from tunewright.models.gguf_file import read_layout
-from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer, quantizer
+from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer
 
 TINY = resources.files("tunewright.models") / "assets" / "tiny"
-needs_kquants = pytest.mark.skipif(
-    quantizer() is None, reason="neither llama-cpp-python nor a llama-quantize is installed"
-)
 BUILT_IN = [name for name in BITS if name not in K_QUANTS]
 SIZES = {
     "vocab_size": 4096,
@@ -310,6 +325,84 @@ def test_one_changed_weight_is_seen_in_every_type(tmp_path, llama, name):
     file.write_bytes(data)
     (fault,) = prove_weights(file, layout_of(file), llama.path, shape).faults
     assert fault.startswith("blk.0.attn_k.weight differs by")
+
+
+def test_a_large_tensor_is_compared_in_stretches_and_its_last_weight_too(tmp_path, monkeypatch):
+    merged = as_merged(
+        tmp_path / "merged", lambda path: write_random(path, vocab_size=2**14, head_dim=64)
+    )
+    file, read = tmp_path / "m.gguf", []
+    shape = write(file, merged, "F16")
+
+    def watched(stream, place, first, end):
+        rows = read_rows(stream, place, first, end)
+        read.append(rows.numel())
+        return rows
+
+    monkeypatch.setattr(_weights, "read_rows", watched)
+    layout = layout_of(file)
+    tracemalloc.start()
+    found = prove_weights(file, layout, merged.path, shape)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    (embedding,) = [t for t in layout.tensors if t.name == "token_embd.weight"]
+    values = embedding.bytes // 2
+    assert values == 4 * _weights.BLOCK_VALUES == 4 * max(read)
+    assert found.faults == []
+    # Nine copies in float32 of what is compared at once; of the tensor two and a quarter.
+    assert peak < 9 * 4 * _weights.BLOCK_VALUES
+    data = bytearray(file.read_bytes())
+    data[embedding.start + embedding.bytes - 1] ^= 0x40
+    file.write_bytes(data)
+    (fault,) = prove_weights(file, layout, merged.path, shape).faults
+    assert fault.startswith("token_embd.weight differs by")
+
+
+def as_iq4_nl(rows):
+    """Return rows as blocks of 32 with a scale and 16 uneven steps, which older llama.cpp falls back to."""
+    blocks = rows.reshape(-1, 32)
+    largest = blocks[np.arange(len(blocks)), np.abs(blocks).argmax(-1)][:, None]
+    scales = (largest / IQ4_NL.kvalues[0]).astype(np.float16)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.nan_to_num(blocks / scales.astype(np.float32))
+    codes = np.abs(steps[..., None] - np.array(IQ4_NL.kvalues)).argmin(-1).astype(np.uint8)
+    packed = codes[:, :16] | codes[:, 16:] << 4
+    return np.hstack([scales.view(np.uint8), packed]).reshape(len(rows), -1)
+
+
+def test_a_tensor_of_iq4_nl_is_read_back_and_a_changed_one_is_seen(tmp_path, llama, monkeypatch):
+    """Older llama.cpp stores rows that are no multiple of 256 so; the encoder here is ours."""
+    name = "blk.0.ffn_down.weight"
+    plain, changed = _tensors.tensors_of, []
+
+    def of(model, shape, type_name):
+        iq4_nl = GGMLQuantizationType.IQ4_NL
+        return [
+            replace(tensor, type=iq4_nl) if tensor.name == name else tensor
+            for tensor in plain(model, shape, type_name)
+        ]
+
+    def encoded(rows, type_):
+        if type_ != GGMLQuantizationType.IQ4_NL:
+            return encoded_as(rows, type_)
+        blocks = as_iq4_nl(rows.float().numpy())
+        for at in changed:
+            blocks[-1, at] ^= 0x88
+        return blocks
+
+    monkeypatch.setattr(_gguf, "tensors_of", of)
+    monkeypatch.setattr(_tensors, "encoded_as", encoded)
+    file = tmp_path / "m.gguf"
+    shape = write(file, llama, "F16")
+    sound = prove_weights(file, layout_of(file), llama.path, shape)
+    assert stored_facts(layout_of(file), "F16")["tensor_types"]["IQ4_NL"] == 1
+    assert sound.faults == []
+    assert sound.error > 0.2
+    # Two codes of the last block: half the scale away.
+    changed.append(-1)
+    write(file, llama, "F16")
+    (fault,) = prove_weights(file, layout_of(file), llama.path, shape).faults
+    assert fault.startswith(f"{name} differs by")
 
 
 def test_missing_foreign_and_misshapen_tensors_are_seen(tmp_path, llama):

@@ -14,14 +14,11 @@ from tunewright.events import Listener
 from tunewright.models import _place
 from tunewright.models._generate import generate
 from tunewright.models._load import (
-    fit_rows,
-    load_model,
     load_tokenizer,
     load_tuned,
     vocabulary_of,
 )
 from tunewright.models._place import adapter_switched
-from tunewright.models._weights import SETTINGS
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
 
@@ -154,10 +151,7 @@ def load_alone(
     Raises:
         TunewrightError: E_MODEL, it cannot be loaded.
     """
-    reads = load_tokenizer(tokenizer)
-    model = load_model(folder, **options)
-    if (tokenizer / SETTINGS).is_file():
-        fit_rows(model, tokenizer)
+    model, reads = _place.load_alone(folder, tokenizer, **options)
     return Local(name, model, reads, vocabulary_of(reads), sampling)
 
 

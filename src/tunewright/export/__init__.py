@@ -30,7 +30,7 @@ def export(
     Raises:
         TunewrightError: E_MODEL, the architecture or tokenizer cannot be written as GGUF.
             E_CONFIG_VALUE, the system message cannot be quoted, or nothing makes K-quants here.
-            E_QUANTIZE, llama.cpp's quantisation failed. E_DISK_SPACE, too little is free.
+            E_QUANTIZE, llama.cpp's quantisation failed. E_DISK_SPACE, E_OOM, too little is free.
             E_GATE_EXPORT, a file does not do what the merged model does; it is kept beside the export as
             `exported.rejected/NAME.gguf.rejected`, and there is no export.
     """

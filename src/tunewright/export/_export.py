@@ -21,6 +21,7 @@ from tunewright.export._writing import Way, bytes_of, way_of, write
 from tunewright.machine import require_space
 from tunewright.models._llama import EndpointError
 from tunewright.models._load import TINY, load_tokenizer
+from tunewright.models._room import require_ram
 from tunewright.models.gguf_types import BITS, K_QUANTS, block_of, missing_quantizer
 
 REJECTED = "exported.rejected"
@@ -73,6 +74,8 @@ def export_model(
     with writing(target, "exported", settings=settings, parents=parents) as draft:
         shutil.rmtree(rejected, ignore_errors=True)
         require_space(target, _bytes_needed(way, types))
+        whole = bytes_of(way, "F32")
+        require_ram(whole, "The proof, which holds the merged model in 32 bits,", target)
         job = _Job(way, config.name, draft.path, listener)
         served = job.file(options.quantization[-1]).name
         chats = _told(chat_format(tokenizer), listener)

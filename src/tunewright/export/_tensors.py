@@ -15,31 +15,17 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from tunewright.errors import Problem, TunewrightError
 from tunewright.export.architecture import LLAMA_CPP, Shape
-from tunewright.models.headers import Stored, read_header
+from tunewright.models._shards import DTYPES, Place, places_in, shards_of
+from tunewright.models.headers import Stored
 
 BLOCK_BYTES = 2**20
 """What is read at a time: so little that it stays in a processor's cache while it is encoded."""
 
 _ARCHES = {"llama": MODEL_ARCH.LLAMA, "qwen2": MODEL_ARCH.QWEN2, "qwen3": MODEL_ARCH.QWEN3}
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_FLOATS = ("F32", "F16", "BF16")
 _COMPUTED = (".rotary_emb.inv_freq",)
 """Ends of what some folders hold and every loader computes."""
 _ROTARY = re.compile(r"\.self_attn\.([qk])_proj\.(?:weight|bias)$")
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a tensor's values are.
-
-    Attributes:
-        file: The safetensors file.
-        begin: First byte in it.
-        dtype: F32, F16 or BF16.
-    """
-
-    file: Path
-    begin: int
-    dtype: str
 
 
 @dataclass(frozen=True)
@@ -58,7 +44,7 @@ class Tensor:
     shape: tuple[int, ...]
     type: GGMLQuantizationType
     heads: int
-    values: Source | tuple[float, ...]
+    values: Place | tuple[float, ...]
 
     @property
     def byte_shape(self) -> tuple[int, ...]:
@@ -76,7 +62,7 @@ def tensors_of(model: Path, shape: Shape, type_name: str) -> list[Tensor]:
 
     Raises:
         TunewrightError: E_MODEL, for each tensor that llama.cpp does not know or whose type is none of
-            the three floats.
+            the three floats; two files hold a tensor of the same name.
     """
     names = get_tensor_name_map(_ARCHES[shape.family], shape.layers)
     type_ = GGMLQuantizationType[type_name]
@@ -86,26 +72,17 @@ def tensors_of(model: Path, shape: Shape, type_name: str) -> list[Tensor]:
         size = (len(shape.rope_factors),)
         f32 = GGMLQuantizationType.F32
         tensors.append(Tensor("rope_freqs.weight", size, f32, 0, shape.rope_factors))
-    for file in sorted(model.glob("*.safetensors")):
-        header = read_header(file)
-        data = file.stat().st_size - max((s.end for s in header.values()), default=0)
-        for name, stored in header.items():
-            if name.endswith(_COMPUTED) or (name == "lm_head.weight" and shape.tied):
-                continue
-            gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
-            if gguf_name is None or stored.dtype not in _DTYPES:
-                problems.append(_refused(file, name, stored.dtype if gguf_name else None))
-                continue
-            source = Source(file, data + stored.begin, stored.dtype)
-            tensors.append(
-                Tensor(
-                    gguf_name,
-                    stored.shape,
-                    _stored_as(gguf_name, stored, type_),
-                    _rotary_heads(name, shape),
-                    source,
-                )
-            )
+    for name, place in places_in(shards_of(model)).items():
+        stored = place.stored
+        if name.endswith(_COMPUTED) or (name == "lm_head.weight" and shape.tied):
+            continue
+        gguf_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if gguf_name is None or stored.dtype not in _FLOATS:
+            problems.append(_refused(place.file, name, stored.dtype if gguf_name else None))
+            continue
+        as_type = _stored_as(gguf_name, stored, type_)
+        heads = _rotary_heads(name, shape)
+        tensors.append(Tensor(gguf_name, stored.shape, as_type, heads, place))
     if problems:
         raise TunewrightError(problems)
     return tensors
@@ -179,12 +156,12 @@ def _rotary_heads(name: str, shape: Shape) -> int:
 
 def _blocks(tensor: Tensor, block_bytes: int) -> Iterator[torch.Tensor]:
     """Give the rows in blocks, in llama.cpp's order; each is gone when the next one is asked for."""
-    if not isinstance(tensor.values, Source):
+    if not isinstance(tensor.values, Place):
         yield torch.tensor(tensor.values, dtype=torch.float32)
         return
-    source, dtype = tensor.values, _DTYPES[tensor.values.dtype]
+    source, dtype = tensor.values, DTYPES[tensor.values.stored.dtype]
     unit = tensor.shape[0] // tensor.heads if tensor.heads else 1
-    row_bytes = dtype.itemsize * math.prod(tensor.shape[1:])
+    row_bytes = source.row_bytes
     rows = max(block_bytes // row_bytes // unit, 1) * unit
     buffer = np.empty(rows * row_bytes, np.uint8)
     with source.file.open("rb") as stream:

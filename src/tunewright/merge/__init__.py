@@ -29,7 +29,8 @@ def merge(
         TunewrightError: E_GATE_MERGE, a tensor or the next-token distributions differ by more than
             rounding; E_ARTIFACT_INVALID, the adapter's files or the base's are not those of the run, or the
             adapter has what merging does not know; E_MODEL, the base is quantised, or the tokenizer has more
-            ids than the embedding has rows; E_NOT_FOUND, there is no state of the step that is asked for.
+            ids than the embedding has rows; E_NOT_FOUND, there is no state of the step that is asked for; E_OOM, the
+            proof would take more memory than is free.
     """
     from tunewright.merge._merge import merge as body
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from tunewright.models._load import (
     load_tuned,
     vocabulary_of,
 )
+from tunewright.models._shards import places_in, shards_of
+from tunewright.models.changes import EMBEDDING
 from tunewright.models.chat import encode, messages_of
 
 MAX_ROWS = 16
@@ -24,6 +27,9 @@ MAX_TOKENS = 2048
 AT_ONCE = 128
 """Positions whose distributions are in memory besides."""
 _SPARE_BYTES = 2**30
+_COPIES = 5
+"""Of the logits, at the most: rows and the whole of both models, and what is compared of them."""
+_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,13 @@ def agreements(
     where = {"": device()}
     tuned = load_tuned(base, adapter, quantization_config=stored, device_map=where)
     return found, agreement(_logits(tuned, ids), got_NV)
+
+
+def memory_bytes(base: Path, positions: int) -> int:
+    """Return the main memory that `agreements` takes: one model in float32, and logits. Reads headers only."""
+    shapes = {name: place.stored.shape for name, place in places_in(shards_of(base)).items()}
+    vocabulary = shapes[EMBEDDING][0] if EMBEDDING in shapes else 0
+    return _FLOAT * (sum(map(math.prod, shapes.values())) + _COPIES * positions * vocabulary)
 
 
 @torch.inference_mode()

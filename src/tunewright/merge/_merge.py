@@ -15,12 +15,13 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.merge._logits import Agreement, FourBits, agreements, held_out_ids
+from tunewright.merge._logits import Agreement, FourBits, agreements, held_out_ids, memory_bytes
 from tunewright.merge._proof import tensor_differences
 from tunewright.merge._write import Work, work_of, write_weights
 from tunewright.merge.choice import Candidate, Choice, choose
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
 from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._room import require_ram
 from tunewright.models._weights import check_adapter, shapes_of
 from tunewright.models.changes import EMBEDDING
 from tunewright.models.lora import read_lora
@@ -46,6 +47,9 @@ def merge(
     listener.said(f"Merging the state of step {choice.candidate.step}: {choice.reason}")
     path = Path(config.run_dir) / "merged"
     require_space(path, sum(shard.stat().st_size for shard in base.glob("*.safetensors")))
+    rows = dataset.path / "eval.jsonl"
+    positions = sum(map(len, held_out_ids(rows, adapter.path, config.train.max_length)))
+    require_ram(memory_bytes(base, positions), "The proof, which holds the model in 32 bits,", path)
     settings = settings_of(config, "merged")
     parents = {"adapter": adapter, "dataset": dataset}
     with writing(path, "merged", settings=settings, parents=parents) as draft:
@@ -53,7 +57,6 @@ def merge(
         weights = draft.path / ".adapter"
         folder = _adapter_of(choice, adapter.path, weights)
         work = merge_folder(base, folder, draft.path, listener, tokenizer=adapter.path)
-        rows = dataset.path / "eval.jsonl"
         listener.started("merge: proof", None, "rows")
         found, moved = prove(base, folder, draft.path, rows, config)
         shutil.rmtree(weights, ignore_errors=True)

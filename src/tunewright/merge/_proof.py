@@ -21,7 +21,7 @@ from peft.utils.save_and_load import set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunewright.merge._shards import (
+from tunewright.models._shards import (
     DTYPES,
     Place,
     mean_row,
@@ -35,8 +35,8 @@ from tunewright.models.changes import EMBEDDING, HEAD, replaced_by
 from tunewright.models.lora import PREFIX
 
 NAME = "default"
-BLOCK = 2**22
-"""Values compared at once: 16 MB of float32."""
+BLOCK = 2**20
+"""Values compared at once: 4 MB of float32."""
 NOISE = 2.0**-20
 """Of a tensor's largest value: what float32 may lose in another order of the same sums."""
 Expected = Callable[[torch.Tensor, int, int], torch.Tensor]
@@ -232,7 +232,7 @@ def _given(value: torch.Tensor) -> Reference:
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
-    return torch.nn.Parameter(tensor.clone(), requires_grad=False)
+    return torch.nn.Parameter(tensor, requires_grad=False)
 
 
 def _of_lora(path: str, layer: Any) -> dict[str, Reference]:
@@ -250,11 +250,15 @@ def _of_lora(path: str, layer: Any) -> dict[str, Reference]:
 
 @torch.no_grad()
 def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
-    """Return what the layer's own merge makes of a weight."""
-    layer.get_base_layer().weight = _parameter(weight)
+    """Return what the layer's own merge makes of a weight, which the layer does not keep."""
+    inner = layer.get_base_layer()
+    place, inner.weight = inner.weight, _parameter(weight.clone())
     layer.merged_adapters.clear()
-    layer.merge(adapter_names=[NAME])
-    return layer.get_base_layer().weight.detach()
+    try:
+        layer.merge(adapter_names=[NAME])
+        return inner.weight.detach()
+    finally:
+        inner.weight = place
 
 
 def _linear_rows(layer: Any) -> Expected:

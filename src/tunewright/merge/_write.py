@@ -11,24 +11,21 @@ import torch
 
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
-from tunewright.merge._shards import (
+from tunewright.merge._shards import bytes_of, with_rows, write_index, write_shard
+from tunewright.merge._updates import merged_rows, parts_of
+from tunewright.models._shards import (
     DTYPES,
     INDEX,
     Bytes,
     Place,
     Stream,
-    bytes_of,
     mean_row,
     places_in,
     raw_chunks,
     read_rows,
     read_tensor,
     shards_of,
-    with_rows,
-    write_index,
-    write_shard,
 )
-from tunewright.merge._updates import merged_rows, parts_of
 from tunewright.models._weights import ADAPTER
 from tunewright.models.changes import EMBEDDING, HEAD, Change, Changes, changes_of
 from tunewright.models.headers import Stored

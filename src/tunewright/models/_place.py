@@ -10,12 +10,12 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import failure
-from tunewright.models._load import device, in_4_bits
-from tunewright.models._weights import ADAPTER
+from tunewright.models._load import device, fit_rows, in_4_bits, load_model, load_tokenizer
+from tunewright.models._weights import ADAPTER, SETTINGS
 
 
 def loading(folder: Path, options: TrainSection) -> dict[str, Any]:
@@ -37,6 +37,21 @@ def loading(folder: Path, options: TrainSection) -> dict[str, Any]:
             double_quantisation=options.bnb_4bit_use_double_quant,
         )
     return how
+
+
+def load_alone(
+    folder: Path, tokenizer: Path, **options: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Return a model without an adapter, and the tokenizer of another folder, for whose rows it has room.
+
+    Raises:
+        TunewrightError: E_MODEL, one of them cannot be loaded.
+    """
+    reads = load_tokenizer(tokenizer)
+    model = load_model(folder, **options)
+    if (tokenizer / SETTINGS).is_file():
+        fit_rows(model, tokenizer)
+    return model, reads
 
 
 def weights_bytes(folder: Path) -> int:

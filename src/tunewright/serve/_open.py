@@ -12,14 +12,12 @@ from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.models._load import (
     device,
-    fit_rows,
-    load_model,
     load_tokenizer,
     load_tuned,
     resolve_model,
     vocabulary_of,
 )
-from tunewright.models._place import loading, put_on
+from tunewright.models._place import load_alone, loading, put_on
 from tunewright.models._weights import SETTINGS
 from tunewright.serve import vllm
 from tunewright.serve._llama_cpp import loaded
@@ -106,9 +104,6 @@ def _adapted(config: Config, model: AdapterModel) -> Local:
 def _alone(config: Config, folder: Path, tokenizer: Path) -> Local:
     """Return a model without an adapter, which reads as the tokenizer of another folder may."""
     resolve_model(str(folder))
-    reads = load_tokenizer(tokenizer)
     options = config.train.model_copy(update={"load_in_4bit": False})
-    own = load_model(folder, **loading(folder, options))
-    if (tokenizer / SETTINGS).is_file():
-        fit_rows(own, tokenizer)
+    own, reads = load_alone(folder, tokenizer, **loading(folder, options))
     return Local(own, reads, vocabulary_of(reads), context_of(config, folder))

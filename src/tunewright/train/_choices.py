@@ -8,10 +8,10 @@ from tunewright.accel import Choice
 from tunewright.config.inputs import NO_MATTER
 from tunewright.config.schema import Config, TrainSection
 from tunewright.machine import process_count, shards
+from tunewright.models._room import memory_free
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
-from tunewright.train._room import memory_free
 from tunewright.train.fit import fitted, shared
 
 PASSES = (

@@ -19,12 +19,12 @@ from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.events import Listener, in_words
 from tunewright.machine import disk_space, process_count, shards
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
+from tunewright.models._room import memory_free, ram_free
 from tunewright.models.families import Shape, read_shape
 from tunewright.models.gguf_types import missing_quantizer
 from tunewright.models.lengths import Fitted, excess
 from tunewright.models.tokens import runs_of
 from tunewright.train._choices import choose
-from tunewright.train._room import memory_free, ram_free
 from tunewright.train._rows import as_token_rows, fitted_rows, read_side
 from tunewright.train._trial import Trial, run_trial
 from tunewright.train.fit import largest_batch

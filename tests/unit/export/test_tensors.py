@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from tunewright.errors import TunewrightError
 from tunewright.export._gguf import FILE_TYPES
 from tunewright.export._tensors import (
-    Source,
     Tensor,
     encoded_as,
     size_bytes,
@@ -18,6 +17,8 @@ from tunewright.export._tensors import (
     write_values,
 )
 from tunewright.export.architecture import shape_of
+from tunewright.models._shards import Place
+from tunewright.models.headers import Stored
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -135,7 +136,7 @@ def test_a_file_that_shrinks_meanwhile_is_an_error(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(bytes(100))
     f32 = GGMLQuantizationType.F32
-    tensor = Tensor("x", (10, 5), f32, 0, Source(file, 0, "F32"))
+    tensor = Tensor("x", (10, 5), f32, 0, Place(file, 0, Stored("F32", (10, 5), 0, 200)))
     with pytest.raises(OSError, match="cut off in x"):
         written(tensor)
 

@@ -7,8 +7,8 @@ from transformers import AutoConfig
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import TunewrightError
+from tunewright.models._room import container_free, memory_free
 from tunewright.models.families import read_shape
-from tunewright.train._room import container_free, memory_free
 from tunewright.train.fit import fitted, halvings, largest_batch, shared
 from tunewright.train.memory import method_of, training_memory
 
@@ -166,6 +166,9 @@ def test_the_limit_of_a_container_counts(tmp_path):
     assert container_free(tmp_path) == []
     (tmp_path / "memory.max").write_text("1000\n")
     assert container_free(tmp_path) == [700]
+    (tmp_path / "memory.stat").write_text("anon 100\nfile 200\ninactive_file 150\n")
+    assert container_free(tmp_path) == [850]
+    (tmp_path / "memory.stat").write_text("no numbers\nat all here\n")
     (tmp_path / "memory.current").write_text("1200\n")
     assert container_free(tmp_path) == [0]
 
