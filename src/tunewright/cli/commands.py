@@ -201,12 +201,17 @@ def export(target: str, overrides: tuple[str, ...], as_json: bool, llama_cpp: st
 @cli.command()
 @_target
 @click.option("--force", is_flag=True, help="Publish although a gate failed; it is recorded.")
-def publish(target: str, overrides: tuple[str, ...], as_json: bool, force: bool) -> None:
+@click.option("--reason", metavar="TEXT", help="Why it is forced; recorded too.")
+def publish(
+    target: str, overrides: tuple[str, ...], as_json: bool, force: bool, reason: str | None
+) -> None:
     """Put adapter and GGUF into the local store as a new version.
 
     Example: tunewright publish runs/author --set publish.agent=critic
     """
-    _stage("publish", target, overrides, as_json, force=force)
+    if reason is not None and not force:
+        raise click.UsageError("--reason says why a version is forced: give --force too.")
+    _stage("publish", target, overrides, as_json, force=force, reason=reason)
 
 
 @cli.command()
