@@ -1,5 +1,6 @@
 """How a store and its versions look in the terminal."""
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from tunewright.publish.store import Version
 NONE = "–"
 HASH = 12
 """Characters of a hash that tell it from others."""
+_HASHED = re.compile(r"([0-9a-f]{12})[0-9a-f]{28,52}((?:-dirty)?)")
 LONG = 64
 """Characters after which a value is cut in a table that has two of them."""
 
@@ -167,16 +169,16 @@ def difference(one: Key, other: Key, found: Sequence[Difference], *, as_json: bo
             table.add_column(column, overflow="fold")
         for d in found:
             if d.section == section:
-                cells = (d.name, _value(section, d.one), _value(section, d.other))
+                cells = (d.name, _value(d.one), _value(d.other))
                 table.add_row(*(escape(visible(cell)) for cell in cells))
         console.print(table)
 
 
-def _value(section: str, value: object) -> str:
+def _value(value: object) -> str:
     if value is None:
         return NONE
-    if section == "files":
-        return str(value)[:HASH]
+    if hashed := _HASHED.fullmatch(str(value)):
+        return hashed[1] + hashed[2]
     if isinstance(value, list):
         return "; ".join(str(item) for item in cast("list[object]", value))
     text = f"{value:,.6g}" if isinstance(value, float) else str(value)

@@ -8,16 +8,12 @@ its lock died with it, so the next publisher removes it.
 """
 
 import os
-import secrets
-import shutil
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from errno import ENOTDIR
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from filelock import FileLock
 
 from tunewright.artifacts import Artifact, fsync, load_artifact, sha256, writing
 from tunewright.config.inputs import settings_of
@@ -25,9 +21,9 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.publish import blobs, cleaning, founding, layout, manifest, pointers
+from tunewright.publish import blobs, drafts, founding, layout, manifest, pointers
 from tunewright.publish.blobs import StoredFile
-from tunewright.publish.layout import DRAFT, Key
+from tunewright.publish.layout import Key
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 _RESERVE_BYTES = 10_000_000
@@ -59,7 +55,7 @@ def publish_run(
         files = _files(artifacts)
         size_bytes = sum(file.size_bytes for file in files.values())
         require_space(root, size_bytes + _RESERVE_BYTES)
-        sharing = founding.init(root)["files"]
+        info = layout.read_info(root) or founding.init(root)
         _require_free(root, agent, name, config.publish.version)
         content = {
             "format": manifest.FORMAT,
@@ -67,9 +63,11 @@ def publish_run(
             "adapter": name,
             "forced": _forced(refused, reason),
         } | manifest.describe(config, artifacts, files)
-        with _aside(root) as folder:
+        with drafts.aside(root) as folder:
+            # The store may have been copied since it was made.
+            founding.probe(folder)
             listener.started("publish", size_bytes, "bytes")
-            _copy(files, folder, root if sharing == "hardlink" else None, listener)
+            _copy(files, folder, root if info["files"] == "hardlink" else None, listener)
             version = _claim(root, folder, content, config.publish.version)
         pointers.point(root, agent, name, version)
         final = layout.version_path(root, agent, name, version)
@@ -134,21 +132,6 @@ def _files(artifacts: Mapping[str, Artifact]) -> dict[str, StoredFile]:
             stored = f"{_FOLDERS[name]}/{relative}"
             files[stored] = StoredFile(source, digest, source.stat().st_size)
     return files
-
-
-@contextmanager
-def _aside(root: Path) -> Generator[Path]:
-    """Give a hidden folder in the store that is gone when the block ends, unless it was renamed."""
-    cleaning.sweep(root)
-    folder = root / f"{DRAFT}{secrets.token_hex(8)}"
-    lock = folder.with_suffix(".lock")
-    try:
-        with FileLock(lock):
-            folder.mkdir()
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
 
 
 def _copy(

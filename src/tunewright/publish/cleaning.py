@@ -1,6 +1,5 @@
 """What may leave a store: rests of killed publishers, blobs of no version, and old versions where it is asked for."""
 
-import shutil
 import stat
 import time
 from collections import Counter
@@ -8,15 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from tunewright.artifacts import fsync
 from tunewright.errors import TunewrightError
-from tunewright.publish import checking, layout, pointers, references
-from tunewright.publish.layout import BLOBS, DOOMED, DRAFT, Key
+from tunewright.publish import checking, drafts, layout, pointers, references
+from tunewright.publish.layout import BLOBS, Key
 
 DEFAULT_GRACE_HOURS = 24.0
 
@@ -53,34 +48,6 @@ class _Plan:
     freed_bytes: int
 
 
-def sweep(root: Path, *, dry_run: bool = False) -> list[str]:
-    """Remove what killed publishers left: hidden folders whose lock nobody holds. Return their names.
-
-    A folder is renamed before it is removed. So if a lock should lie, a live publisher finds its folder gone
-    and fails, and can never put a half-removed one in place.
-    """
-    found: list[str] = []
-    for lock in root.glob(f"{DRAFT}*.lock"):
-        with suppress(Timeout), FileLock(lock, timeout=0):
-            draft = lock.with_suffix("")
-            found += [draft.name] if draft.exists() else []
-            if not dry_run:
-                _remove(root, draft)
-                lock.unlink(missing_ok=True)
-    doomed = list(root.glob(f"{DOOMED}*"))
-    for folder in [] if dry_run else doomed:
-        shutil.rmtree(folder, ignore_errors=True)
-    return [*found, *(folder.name for folder in doomed)]
-
-
-def _remove(root: Path, folder: Path) -> None:
-    doomed = root / f"{DOOMED}{token_hex(8)}"
-    with suppress(FileNotFoundError):
-        folder.rename(doomed)
-        fsync(folder.parent)
-        shutil.rmtree(doomed, ignore_errors=True)
-
-
 def gc(
     root: Path,
     *,
@@ -106,21 +73,24 @@ def gc(
     links = layout.links_in(root)
     if links:
         raise TunewrightError([layout.link_problem(path) for path in links])
-    drafts = sweep(root, dry_run=dry_run)
+    rests = drafts.sweep(root, dry_run=dry_run)
     until = time.time() - grace_hours * 3600
     with layout.locked(root):
         versions = () if keep is None else _outlived(root, keep)
         plan = _planned(root, versions, until)
         listed(plan.versions)
+        old = [*drafts.orphans(root, until), *root.glob(".*.new")]
         for key in () if dry_run else plan.versions:
-            _remove(root, layout.folder_of(root, key))
+            drafts.remove(root, layout.folder_of(root, key))
         for blob in () if dry_run else plan.blobs:
             # Whoever takes it up between the look and the removal has a name of its own for the content.
             if _names(blob) == 1:
                 blob.unlink(missing_ok=True)
-        drafts += _orphans(root, until, dry_run=dry_run)
+        for rest in () if dry_run else old:
+            drafts.remove(root, rest) if rest.is_dir() else rest.unlink()
+    rests += [rest.name for rest in old]
     names = tuple(blob.name for blob in plan.blobs)
-    return Removed(tuple(drafts), names, plan.versions, plan.freed_bytes)
+    return Removed(tuple(rests), names, plan.versions, plan.freed_bytes)
 
 
 def _outlived(root: Path, keep: int) -> tuple[Key, ...]:
@@ -169,17 +139,3 @@ def _names(blob: Path) -> int:
         return blob.lstat().st_nlink
     except FileNotFoundError:
         return 0
-
-
-def _orphans(root: Path, until: float, *, dry_run: bool) -> list[str]:
-    """Remove drafts that have lost their lock, once they are old; return their names."""
-    found = [
-        folder
-        for folder in root.glob(f"{DRAFT}*")
-        if folder.is_dir()
-        and not folder.with_suffix(".lock").exists()
-        and folder.lstat().st_mtime <= until
-    ]
-    for folder in [] if dry_run else found:
-        _remove(root, folder)
-    return [folder.name for folder in found]

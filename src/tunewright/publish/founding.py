@@ -8,14 +8,13 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from tunewright.errors import failure
-from tunewright.publish import layout
-from tunewright.publish.layout import DOOMED, FORMAT, INFO, MAP
+from tunewright.publish import drafts, layout
+from tunewright.publish.layout import FORMAT, INFO, MAP
 
 Sharing = Literal["hardlink", "copy"]
 """How equal files of several versions lie on the disk: once, or once each."""
@@ -52,7 +51,8 @@ def init(root: Path, files: Sharing | None = None) -> dict[str, Any]:
             where=root,
             fix="Name an empty folder, or one that does not exist.",
         )
-    able = probe(root)
+    with drafts.aside(root) as folder:
+        able = probe(folder)
     with layout.locked(root):
         found = layout.read_info(root) or _found(root, files, able)
     if files is not None and found.get("files") != files:
@@ -76,8 +76,8 @@ def _found(root: Path, files: Sharing | None, able: Sharing) -> dict[str, Any]:
     return info
 
 
-def probe(root: Path) -> Sharing:
-    """Return how files can be shared here, after trying what the store rests on.
+def probe(folder: Path) -> Sharing:
+    """Return how files can be shared where an empty folder is, after trying there what a store rests on.
 
     A rename must replace a file, must refuse to replace a folder that is not empty and leave both, and a
     lock that is held must not be given again.
@@ -85,14 +85,15 @@ def probe(root: Path) -> Sharing:
     Raises:
         TunewrightError: E_STORE_FS_UNSUPPORTED names what the file system does instead.
     """
-    folder = root / f"{DOOMED}probe-{token_hex(8)}"
+    place = folder / "probe"
     try:
-        folder.mkdir()
-        return _probed(folder)
+        place.mkdir()
+        return _probed(place)
     except _UnsupportedError as error:
-        raise failure("E_STORE_FS_UNSUPPORTED", f"{error}.", where=root) from error
+        where = folder.parent
+        raise failure("E_STORE_FS_UNSUPPORTED", f"{error}.", where=where) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _probed(folder: Path) -> Sharing:
