@@ -8,7 +8,7 @@ from pathlib import Path
 
 from published import publish_once
 
-from tunewright.publish import checking, layout, pointers, references, store
+from tunewright.publish import layout, manifest, pointers, store
 from tunewright.publish.cleaning import gc
 from tunewright.publish.export import export
 from tunewright.publish.layout import Key
@@ -85,15 +85,16 @@ def move_for(root: Path, versions: list[str], ready: Path) -> None:
     say(str(moves))
 
 
-def read(root: Path, count: int) -> None:
-    """Resolve what moves, again and again; say how often each version was found."""
+def read(root: Path, count: int, moving: Path) -> None:
+    """Resolve what moves, again and again, then end the moving; say how often each version was found."""
     found: dict[str, int] = {}
     for number in range(count):
         reference = ("writer", "writer@prod", "writer@latest")[number % 3]
         folder = store.resolve(root, reference)
-        key = references.find(root, f"writer@{folder.name}")
-        name = checking.read_manifest(root, key)["version"]
+        name = manifest.parse((folder / manifest.MANIFEST).read_bytes())["version"]
+        assert name == folder.name
         found[name] = found.get(name, 0) + 1
+    moving.unlink()
     say(json.dumps(found))
 
 

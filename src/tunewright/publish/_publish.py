@@ -23,7 +23,7 @@ from tunewright.events import Listener
 from tunewright.machine import require_space
 from tunewright.publish import blobs, drafts, founding, layout, manifest, pointers
 from tunewright.publish.blobs import StoredFile
-from tunewright.publish.layout import Key
+from tunewright.publish.layout import BLOBS, Key
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 _RESERVE_BYTES = 10_000_000
@@ -93,12 +93,16 @@ def _forced(refused: list[Problem], reason: str | None) -> dict[str, Any] | None
 
 
 def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:
-    """Refuse a version's name that is taken, or an alias, before anything is copied.
+    """Refuse, before anything is copied, a name that is taken, and a store that the version cannot go into.
 
     Raises:
-        TunewrightError: E_VERSION_EXISTS, E_NAME. E_UNSAFE_PATH, the agent's or adapter's folder is a link.
+        TunewrightError: E_VERSION_EXISTS, E_NAME. E_UNSAFE_PATH, a folder or file of the store is a link.
+            E_DIGEST_MISMATCH, the map is damaged.
     """
     layout.require_no_links(root, Key(agent, adapter, version or "unnamed"))
+    if (root / BLOBS).is_symlink():
+        raise TunewrightError([layout.link_problem(root / BLOBS)])
+    pointers.read_map(root)
     if version is None:
         return
     if (root / agent / adapter / version).exists():

@@ -3,7 +3,7 @@
 import stat
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +76,8 @@ def gc(
     rests = drafts.sweep(root, dry_run=dry_run)
     until = time.time() - grace_hours * 3600
     with layout.locked(root):
-        versions = () if keep is None else _outlived(root, keep)
+        needed = pointers.pointed_at(root)
+        versions = () if keep is None else _outlived(root, keep, needed)
         plan = _planned(root, versions, until)
         listed(plan.versions)
         old = [*drafts.orphans(root, until), *root.glob(".*.new")]
@@ -93,9 +94,8 @@ def gc(
     return Removed(tuple(rests), names, plan.versions, plan.freed_bytes)
 
 
-def _outlived(root: Path, keep: int) -> tuple[Key, ...]:
+def _outlived(root: Path, keep: int, needed: Container[Key]) -> tuple[Key, ...]:
     """Return the whole versions beyond the newest of each adapter that nothing points to."""
-    needed = pointers.pointed_at(root)
     adapters: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for key in layout.versions_in(root):
         with suppress(TunewrightError):
