@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -517,3 +518,36 @@ def test_the_commands_print_what_is_meant_for_people_and_for_machines(tmp_path, 
     assert json.loads(said("gc", "--keep", "1", "--dry-run", "--json"))["versions"] == []
     assert main(["store", "alias", "writer", "x", "--store", root]) == 2
     assert main(["publish", "x.yaml", "--reason", "because"]) == 2
+
+
+SPECIFICATION = Path(__file__).parents[3] / "docs" / "concepts" / "store.md"
+
+
+def test_a_loader_as_the_specification_shows_it_reads_what_was_published(
+    made, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    text = SPECIFICATION.read_text()
+    (loader,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    publish_once(Path("models"), made, tmp_path / "r", agent="critic", version="v1")
+    exec(compile(loader, "store.md", "exec"), {})
+    assert capsys.readouterr().out == "models/critic/voice/v1/adapter on tunewright/tiny\n"
+    flip(Path("models/critic/voice/v1/gguf/Modelfile"))
+    with pytest.raises(SystemExit, match="gguf/Modelfile has changed"):
+        exec(compile(loader, "store.md", "exec"), {})
+
+
+def test_the_specification_names_every_key_and_file(made, tmp_path):
+    root, text = tmp_path / "store", SPECIFICATION.read_text()
+    publish_once(root, made, tmp_path / "r", version="v1")
+    store.alias(root, "writer", "stable", "v1")
+    info = json.loads((root / layout.INFO).read_bytes())
+    entry = json.loads((root / layout.ALIASES).read_bytes())["writer"]["stable"]
+    data = json.loads((root / "writer/voice/v1/manifest.json").read_bytes())
+    for key in (*info, *entry, *data):
+        assert f"`{key}`" in text, key
+    rows = re.findall(r"^\| (`.*?) \|", text[text.index("## manifest.json") :], re.MULTILINE)
+    told = [key for row in rows for key in re.findall(r"`(\w+)`", row)]
+    assert told[: len(data)] == list(data)
+    for path in root.iterdir():
+        assert path.name in text or path.name == "writer"
