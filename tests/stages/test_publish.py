@@ -134,6 +134,33 @@ def test_a_bad_verdict_is_refused_unless_forced(made, tmp_path, verdict):
     assert [gate["passed"] for gate in receipt.facts["gates"]] == [True, False]
 
 
+def test_why_it_was_forced_is_kept_without_secrets(made, tmp_path):
+    run = make_run(tmp_path / "made", verdict="degraded")
+    config = config_of(tmp_path / "run", tmp_path / "store", version="v1")
+    with pytest.raises(TunewrightError) as error:
+        publish(config, *artifacts(run), force=True, reason=f"hf_{'aB3' * 12} says so")
+    assert codes(error) == ["E_SECRET_IN_ARTIFACT"]
+    assert not (tmp_path / "store").exists()
+    publish(config, *artifacts(run), force=True, reason="only for the demo")
+    assert store.show(tmp_path / "store", "writer", "voice", "v1")["forced"]["reason"] == (
+        "only for the demo"
+    )
+    # Where nothing is refused, nothing was forced.
+    other = config_of(tmp_path / "run", tmp_path / "store", version="v2")
+    publish(other, *artifacts(made), force=True, reason="to be sure")
+    assert store.show(tmp_path / "store", "writer", "voice", "v2")["forced"] is None
+
+
+@pytest.mark.parametrize("name", ["AGENT_MODEL_MAP.json", "ALIASES.json", "STORE.json"])
+def test_nothing_is_published_into_a_store_that_is_damaged(made, tmp_path, name):
+    published(made, tmp_path, version="v1")
+    (tmp_path / "store" / name).write_text("{")
+    with pytest.raises(TunewrightError) as error:
+        published(made, tmp_path, version="v2")
+    assert codes(error) == ["E_ARTIFACT_INVALID" if name[0] == "S" else "E_DIGEST_MISMATCH"]
+    assert [p.name for p in (tmp_path / "store" / "writer" / "voice").iterdir()] == ["v1"]
+
+
 def test_every_failed_gate_is_named(made, tmp_path):
     run = shutil.copytree(made, tmp_path / "made")
     bad = GATE | {"passed": False}

@@ -63,7 +63,7 @@ def publish(
             is named). E_VERSION_EXISTS, the version that the config names is taken.
             E_ARTIFACT_INVALID, files differ from their manifest. E_STORE_FS_UNSUPPORTED, the store's file
             system cannot do what it rests on. E_EXISTS, the store's folder holds other things. E_NAME,
-            E_UNSAFE_PATH, E_DISK_SPACE, E_RUN_LOCKED, E_IO.
+            E_SECRET_IN_ARTIFACT, one is in the reason. E_UNSAFE_PATH, E_DISK_SPACE, E_RUN_LOCKED, E_IO.
     """
     from tunewright.publish._publish import publish_run
 

@@ -21,6 +21,7 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
+from tunewright.privacy import secrets_in
 from tunewright.publish import blobs, drafts, founding, layout, manifest, pointers
 from tunewright.publish.blobs import StoredFile
 from tunewright.publish.layout import BLOBS, Key
@@ -46,6 +47,9 @@ def publish_run(
     root = layout.store_root(config)
     agent, name = config.publish.agent, config.publish.adapter or config.name
     layout.check_names((agent, name, *([v] if (v := config.publish.version) else [])))
+    if secrets_in(reason or ""):
+        message = "The reason holds what looks like a password, key or token."
+        raise failure("E_SECRET_IN_ARTIFACT", message, where="reason", fix="Say it without.")
     refused = manifest.refusals(artifacts)
     if refused and not force:
         raise TunewrightError(refused)
@@ -102,7 +106,7 @@ def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> 
     layout.require_no_links(root, Key(agent, adapter, version or "unnamed"))
     if (root / BLOBS).is_symlink():
         raise TunewrightError([layout.link_problem(root / BLOBS)])
-    pointers.read_map(root)
+    pointers.pointed_at(root)
     if version is None:
         return
     if (root / agent / adapter / version).exists():
