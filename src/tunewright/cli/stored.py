@@ -128,24 +128,34 @@ def _count(value: object) -> str:
 
 def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return the figures that a reader looks for first; `--json` has all."""
-    training, compared = metrics.get("adapter", {}), metrics.get("evaluation", {})
     found: dict[str, str] = {}
-    if "best_eval_loss" in training:
-        found["eval loss"] = f"{training['best_eval_loss']:.3f} at step {training.get('best_step')}"
-    score: Mapping[str, Any] = compared.get("transfer_score") or {}
-    if score.get("score") is not None:
-        low, high = score.get("low"), score.get("high")
-        interval = "" if low is None or high is None else f" ({low:.0f} to {high:.0f})"
-        found["transfer score"] = f"{score['score']:.0f} %{interval}"
-    perplexities: Mapping[str, Any] = compared.get("perplexity") or {}
-    heldout: Mapping[str, Any] = perplexities.get("heldout") or {}
-    if heldout:
-        base, tuned = heldout["base"]["value"], heldout["tuned"]["value"]
+    loss, step = _at(metrics, "adapter", "best_eval_loss"), _at(metrics, "adapter", "best_step")
+    if _is_number(loss):
+        found["eval loss"] = f"{loss:.3f} at step {step}"
+    transfer = [_at(metrics, "evaluation", "transfer_score", n) for n in ("score", "low", "high")]
+    if _is_number(transfer[0]):
+        known = all(_is_number(end) for end in transfer[1:])
+        interval = f" ({transfer[1]:.0f} to {transfer[2]:.0f})" if known else ""
+        found["transfer score"] = f"{transfer[0]:.0f} %{interval}"
+    heldout = ("evaluation", "perplexity", "heldout")
+    base, tuned = (_at(metrics, *heldout, side, "value") for side in ("base", "tuned"))
+    if _is_number(base) and _is_number(tuned):
         found["perplexity"] = f"{base:,.1f} of the base, {tuned:,.1f} tuned, on held-out text"
-    copied: Mapping[str, Any] = compared.get("memorisation") or {}
-    if "longest_words" in copied:
-        found["longest copy"] = f"{copied['longest_words']} words"
+    copied = _at(metrics, "evaluation", "memorisation", "longest_words")
+    if _is_number(copied):
+        found["longest copy"] = f"{copied} words"
     return found
+
+
+def _at(values: Any, *path: str) -> Any:
+    """Return what is at the end of a path of keys; None where it ends before."""
+    for key in path:
+        values = cast("dict[str, Any]", values).get(key) if isinstance(values, dict) else None
+    return values
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def difference(one: Key, other: Key, found: Sequence[Difference], *, as_json: bool) -> None:

@@ -182,4 +182,4 @@ class TestStore(StoreMachine.TestCase):
 
 @pytest.mark.faults
 class TestStoreLong(StoreMachine.TestCase):
-    settings = settings(max_examples=400, stateful_step_count=30, deadline=None)
+    settings = settings(max_examples=200, stateful_step_count=25, deadline=None)

@@ -503,6 +503,8 @@ def test_the_commands_print_what_is_meant_for_people_and_for_machines(tmp_path, 
     shown = said("show", "writer")
     assert "FORCED: no reason was given" in shown
     assert "96 rows and 15,360 tokens to learn from" in shown
+    assert "2.500 at step 5" in shown
+    assert "71 %" in shown
     assert "merged equals tuned" in shown
     assert "no difference" in said("diff", "writer@v1", "stable")
     assert "improved" in said("diff", "writer", "v1")
