@@ -88,13 +88,15 @@ def move_for(root: Path, versions: list[str], ready: Path) -> None:
 def read(root: Path, count: int, moving: Path) -> None:
     """Resolve what moves, again and again, then end the moving; say how often each version was found."""
     found: dict[str, int] = {}
-    for number in range(count):
-        reference = ("writer", "writer@prod", "writer@latest")[number % 3]
-        folder = store.resolve(root, reference)
-        name = manifest.parse((folder / manifest.MANIFEST).read_bytes())["version"]
-        assert name == folder.name
-        found[name] = found.get(name, 0) + 1
-    moving.unlink()
+    try:
+        for number in range(count):
+            reference = ("writer", "writer@prod", "writer@latest")[number % 3]
+            folder = store.resolve(root, reference)
+            name = manifest.parse((folder / manifest.MANIFEST).read_bytes())["version"]
+            assert name == folder.name
+            found[name] = found.get(name, 0) + 1
+    finally:
+        moving.unlink()
     say(json.dumps(found))
 
 

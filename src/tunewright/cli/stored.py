@@ -85,7 +85,7 @@ def version(found: Mapping[str, Any], *, as_json: bool) -> None:
     lines = {
         "created": found["created"],
         "aliases": names or "none",
-        "base": f"{base.get('name')}{revision}, {len(base.get('files') or {})} files hashed",
+        "base": f"{base.get('name')}{revision}, files hashed: {len(base.get('files') or {})}",
         "data": f"{_sides(data)}, hash {str(data.get('digest', NONE))[:HASH]}",
         "template": str(found["chat_template_sha256"] or NONE)[:HASH],
         "commit": found["commit"] or NONE,
