@@ -22,7 +22,7 @@ from tunewright.events import SILENT, Listener
 from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
-from tunewright.publish.store import store_root, version_path
+from tunewright.publish.layout import store_root, version_path
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE
 

@@ -26,7 +26,7 @@ CODES: Mapping[str, Code] = {
     "E_GATE_VERDICT": Code(
         1,
         "The comparison found the tuned model overfitted or degraded, so it is not published.",
-        "Read the report, train again with the advice it gives, or publish with `--force`.",
+        "Read the report, train again with the advice it gives, or publish with `--force --reason TEXT`.",
     ),
     "E_GATE_MERGE": Code(
         1,
@@ -164,6 +164,11 @@ CODES: Mapping[str, Code] = {
         5,
         "There is not enough memory, even for one row at a time; or for the proof of a merge or an export.",
         "Lower `train.max_length`, set `train.load_in_4bit=true`, or take a smaller base.",
+    ),
+    "E_STORE_FS_UNSUPPORTED": Code(
+        5,
+        "The file system cannot do what a store rests on: renames that replace nothing in silence, locks.",
+        "Put the store on a local disk, or on a network file system with locks.",
     ),
     "E_EXISTS": Code(
         2, "What would be written is there already.", "Name another place, or move it away."

@@ -15,7 +15,10 @@ from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError, failure
 from tunewright.publish import manifest
-from tunewright.publish.store import read_map, resolve, store_root, version_problems
+from tunewright.publish.checking import version_problems
+from tunewright.publish.layout import store_root
+from tunewright.publish.pointers import read_map
+from tunewright.publish.store import resolve
 from tunewright.serve import AdapterModel, FolderModel, GgufModel, Servable, servable_of
 from tunewright.targets import CONFIG_FILE, config_of, is_described
 
@@ -44,7 +47,8 @@ def servable(
 
     Args:
         target: A config, a run, a folder in it, a checkpoint, a folder with an adapter or a model, a GGUF
-            file, a version's folder in the store, or `store:` and an agent's name.
+            file, a version's folder in the store, or `store:` and an agent's name, `@VERSION` or `@ALIAS`
+            behind it.
         overrides: `key=value` over the config.
         what: Of a run or a version: adapter, checkpoint-N, merged, gguf, an exported type; None: its GGUF
             file, else the merged model, else the adapter.

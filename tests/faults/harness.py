@@ -234,14 +234,16 @@ class Child:
 
 
 class Forks:
-    """The server: `with Forks() as forks`."""
+    """The server: `with Forks() as forks`; `modules` are what it loads in place of torch and all stages."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self._address = str(Path(self._folder.name) / "s")
-        environment = os.environ | ENVIRONMENT | {"PYTHONPATH": str(TESTS)}
+        path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | ENVIRONMENT | {"PYTHONPATH": path}
+        program = "from faults.server import serve; serve()"
         self._server = subprocess.Popen(
-            [sys.executable, "-c", "from faults.server import serve; serve()", self._address],
+            [sys.executable, "-c", program, self._address, *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

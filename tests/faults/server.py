@@ -50,7 +50,7 @@ _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def serve() -> None:
     """Fork a process for every request until standard input ends."""
-    for name in PRELOADED:
+    for name in sys.argv[2:] or PRELOADED:
         importlib.import_module(name)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(sys.argv[1])

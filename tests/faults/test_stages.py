@@ -18,7 +18,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.errors import TunewrightError
 from tunewright.models._load import load_tokenizer, resolve_model, save_tokenizer
 from tunewright.models._weights import save_tensors
-from tunewright.publish import store
+from tunewright.publish import layout, store
 
 DISK_FULL_BYTES = 1000
 QUICK = ("prepare", "merge", "publish")
@@ -129,7 +129,7 @@ def test_killed_at_any_time(broken):
 
 
 def is_map(call: Call) -> bool:
-    return call.path.endswith(f".{store.MAP}.new")
+    return call.path.endswith(f".{layout.MAP}.new")
 
 
 def is_renamed(call: Call) -> bool:

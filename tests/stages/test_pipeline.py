@@ -257,7 +257,7 @@ def test_store_commands(project):
     assert (project / where / "manifest.json").is_file() or Path(where, "manifest.json").is_file()
     version = listed["versions"][0]["version"]
     shown = tunewright(
-        "store", "show", "writer", "small", version, "--store", "models", cwd=project
+        "store", "show", f"writer@{version}", "--store", "models", "--json", cwd=project
     )
     assert json.loads(shown.stdout)["version"] == version
     assert (
@@ -303,7 +303,7 @@ BAD = [
     (["prepare", "c.yaml", "--set", "model.model_name_or_path=damaged"], 4, "E_MODEL"),
     (["merge", "c.yaml", "--set", "output_dir=c.yaml"], 5, "E_IO"),
     (["store", "resolve", "nobody", "--store", "models"], None, "E_"),
-    (["store", "show", "a", "b", "c", "--store", "models"], None, "E_"),
+    (["store", "show", "a@b", "--store", "models"], None, "E_"),
     (["store", "rollback", "writer", "v0", "--store", "models"], None, "E_"),
     (["config", "show", "c.yaml", "--set", "traim.r=1"], 2, "E_CONFIG_KEY"),
 ]

@@ -7,63 +7,25 @@ import sys
 from pathlib import Path
 
 import pytest
+from published import GATE, artifacts, config_of, make, make_run
 
-from tunewright.artifacts import Artifact, load_artifact, sha256, writing
-from tunewright.config.schema import Config, PrepareSection, PublishSection
+from tunewright.artifacts import Artifact, sha256
 from tunewright.errors import TunewrightError
 from tunewright.machine import Space
-from tunewright.publish import publish, store
+from tunewright.publish import blobs, founding, publish, store
 
 WORKER = Path(__file__).with_name("publish_worker.py")
-GATE = {"gate": "merged equals tuned", "value": "1e-6", "limit": "1e-3", "passed": True}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A run's three artifacts, small files in the right places."""
-    run = tmp_path_factory.mktemp("run")
-    adapter = make(
-        run,
-        "adapter",
-        {"adapter_model.safetensors": b"\x00" * 70_000, "chat_template.jinja": b"{{ messages }}"},
-        {"best_step": 5, "best_eval_loss": 2.5, "base_files": {"model.safetensors": "ab"}},
-    )
-    make(
-        run,
-        "evaluation",
-        {"samples.jsonl": b"{}\n"},
-        {"verdict": "improved", "sentence": "Better.", "transfer_score": {"score": 71.0}},
-        adapter,
-    )
-    make(run, "exported", {"voice-f16.gguf": b"GGUF" * 9000, "Modelfile": b"FROM ./v.gguf\n"}, {})
-    return run
-
-
-def make(run: Path, kind, files: dict[str, bytes], facts: dict, *parents: Artifact) -> Artifact:
-    with writing(
-        run / kind, kind, settings={}, parents={parent.kind: parent for parent in parents}
-    ) as draft:
-        for name, content in files.items():
-            (draft.path / name).write_bytes(content)
-        draft.facts |= {"gates": [GATE]} | facts
-    return load_artifact(run / kind, kind)
-
-
-def config_of(tmp_path: Path, **options) -> Config:
-    return Config(
-        name="voice",
-        output_dir=str(tmp_path / "run"),
-        prepare=PrepareSection(source="sample:manuscript"),
-        publish=PublishSection(store=str(tmp_path / "store"), agent="writer", **options),
-    )
-
-
-def artifacts(run: Path) -> list[Artifact]:
-    return [load_artifact(run / kind, kind) for kind in ("adapter", "evaluation", "exported")]
+    """A run's artifacts, small files in the right places. Shared: read only."""
+    return make_run(tmp_path_factory.mktemp("run"))
 
 
 def published(made: Path, tmp_path: Path, *, force: bool = False, **options) -> Artifact:
-    return publish(config_of(tmp_path, **options), *artifacts(made), force=force)
+    config = config_of(tmp_path / "run", tmp_path / "store", **options)
+    return publish(config, *artifacts(made), force=force)
 
 
 def codes(error: pytest.ExceptionInfo[TunewrightError]) -> list[str]:
@@ -71,7 +33,7 @@ def codes(error: pytest.ExceptionInfo[TunewrightError]) -> list[str]:
 
 
 def hidden(root: Path) -> list[Path]:
-    return list(root.glob(".tmp-*"))
+    return [*root.glob(".tmp-*"), *root.glob(".gone-*"), *root.glob(".*.new")]
 
 
 def test_a_version_has_every_file_and_a_manifest_that_says_what_it_is(made, tmp_path):
@@ -101,7 +63,7 @@ def test_a_version_has_every_file_and_a_manifest_that_says_what_it_is(made, tmp_
     assert shown["config"]["publish"]["agent"] == "writer"
     assert shown["metrics"]["evaluation"]["transfer_score"] == {"score": 71.0}
     assert shown["libraries"].keys() >= {"python", "tunewright", "torch"}
-    assert shown["forced"] is False
+    assert shown["forced"] is None
     assert store.verify(root) == []
     assert hidden(root) == []
 
@@ -136,9 +98,7 @@ def test_an_explicit_version_exists_once(made, tmp_path):
 def test_an_explicit_version_that_appears_while_copying_is_refused(made, tmp_path):
     class Rival:
         def started(self, stage, total, unit):
-            other = config_of(tmp_path, version="v1").model_copy(
-                update={"output_dir": str(tmp_path / "other")}
-            )
+            other = config_of(tmp_path / "other", tmp_path / "store", version="v1")
             publish(other, *artifacts(made))
 
         def advanced(self, done, detail):
@@ -147,7 +107,11 @@ def test_an_explicit_version_that_appears_while_copying_is_refused(made, tmp_pat
         said = print
 
     with pytest.raises(TunewrightError) as error:
-        publish(config_of(tmp_path, version="v1"), *artifacts(made), listener=Rival())
+        publish(
+            config_of(tmp_path / "run", tmp_path / "store", version="v1"),
+            *artifacts(made),
+            listener=Rival(),
+        )
     assert codes(error) == ["E_VERSION_EXISTS"]
     assert store.verify(tmp_path / "store") == []
 
@@ -164,9 +128,37 @@ def test_a_bad_verdict_is_refused_unless_forced(made, tmp_path, verdict):
     assert not (tmp_path / "store").exists()
     receipt = published(run, tmp_path, force=True)
     shown = store.show(tmp_path / "store", "writer", "voice", receipt.facts["version"])
-    assert shown["forced"] is True
+    assert shown["forced"]["refused"][0].startswith(f"The verdict is {verdict or 'missing'}")
+    assert shown["forced"]["reason"] is None
     assert shown["verdict"] == verdict
     assert [gate["passed"] for gate in receipt.facts["gates"]] == [True, False]
+
+
+def test_why_it_was_forced_is_kept_without_secrets(made, tmp_path):
+    run = make_run(tmp_path / "made", verdict="degraded")
+    config = config_of(tmp_path / "run", tmp_path / "store", version="v1")
+    with pytest.raises(TunewrightError) as error:
+        publish(config, *artifacts(run), force=True, reason=f"hf_{'aB3' * 12} says so")
+    assert codes(error) == ["E_SECRET_IN_ARTIFACT"]
+    assert not (tmp_path / "store").exists()
+    publish(config, *artifacts(run), force=True, reason="only for the demo")
+    assert store.show(tmp_path / "store", "writer", "voice", "v1")["forced"]["reason"] == (
+        "only for the demo"
+    )
+    # Where nothing is refused, nothing was forced.
+    other = config_of(tmp_path / "run", tmp_path / "store", version="v2")
+    publish(other, *artifacts(made), force=True, reason="to be sure")
+    assert store.show(tmp_path / "store", "writer", "voice", "v2")["forced"] is None
+
+
+@pytest.mark.parametrize("name", ["AGENT_MODEL_MAP.json", "ALIASES.json", "STORE.json"])
+def test_nothing_is_published_into_a_store_that_is_damaged(made, tmp_path, name):
+    published(made, tmp_path, version="v1")
+    (tmp_path / "store" / name).write_text("{")
+    with pytest.raises(TunewrightError) as error:
+        published(made, tmp_path, version="v2")
+    assert codes(error) == ["E_ARTIFACT_INVALID" if name[0] == "S" else "E_DIGEST_MISMATCH"]
+    assert [p.name for p in (tmp_path / "store" / "writer" / "voice").iterdir()] == ["v1"]
 
 
 def test_every_failed_gate_is_named(made, tmp_path):
@@ -185,16 +177,21 @@ def test_a_changed_file_of_the_run_is_not_published(made, tmp_path, file):
     with pytest.raises(TunewrightError) as error:
         published(run, tmp_path)
     assert codes(error) == ["E_ARTIFACT_INVALID"]
-    assert not (tmp_path / "store").exists()
+    assert store.list_versions(tmp_path / "store") == []
+    assert hidden(tmp_path / "store") == []
 
 
-def test_a_file_that_changes_while_it_is_copied_is_noticed(made, tmp_path, monkeypatch):
-    def torn(source, target):
-        target.write_bytes(source.read_bytes()[:-1])
+def test_a_file_that_changes_after_it_was_looked_at_is_noticed(made, tmp_path, monkeypatch):
+    run = shutil.copytree(made, tmp_path / "made")
 
-    monkeypatch.setattr(shutil, "copyfile", torn)
+    def changed(*arguments):
+        (run / "adapter" / "adapter_model.safetensors").write_bytes(b"other")
+        return founding_init(*arguments)
+
+    founding_init = founding.init
+    monkeypatch.setattr(founding, "init", changed)
     with pytest.raises(TunewrightError) as error:
-        published(made, tmp_path)
+        published(run, tmp_path)
     assert codes(error) == ["E_ARTIFACT_INVALID"]
     assert store.list_versions(tmp_path / "store") == []
     assert hidden(tmp_path / "store") == []
@@ -228,47 +225,41 @@ def test_too_little_space_is_said_before_writing(made, tmp_path, monkeypatch):
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("function", ["shutil.copyfile", "pathlib.Path.rename"])
-def test_an_interrupt_leaves_nothing(made, tmp_path, monkeypatch, function):
+@pytest.mark.parametrize("moment", ["the second file", "the last rename"])
+def test_an_interrupt_leaves_nothing(made, tmp_path, monkeypatch, moment):
     given = artifacts(made)
+    rename, put, files = Path.rename, blobs.put, []
 
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
+    def renamed(path, target):
+        if moment == "the last rename" and Path(target).parent.name == "voice":
+            raise KeyboardInterrupt
+        return rename(path, target)
 
-    monkeypatch.setattr(function, interrupt)
+    def was_put(*arguments):
+        files.append(arguments)
+        if moment == "the second file" and len(files) == 2:
+            raise KeyboardInterrupt
+        put(*arguments)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(blobs, "put", was_put)
     with pytest.raises(KeyboardInterrupt):
-        publish(config_of(tmp_path), *given)
-    assert [p for p in (tmp_path / "store").rglob("*") if p.is_file()] == []
+        publish(config_of(tmp_path / "run", tmp_path / "store"), *given)
+    assert files
+    assert store.list_versions(tmp_path / "store") == []
     assert hidden(tmp_path / "store") == []
     assert not (tmp_path / "run" / "published").exists()
 
 
-def worker(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(WORKER), *map(str, arguments)], stdout=subprocess.PIPE, text=True
+def test_publishing_loads_no_heavy_library(made, tmp_path):
+    """What is published in a test is published fast, and so it is from a script."""
+    arguments = (tmp_path / "store", made, tmp_path / "run", 2)
+    done = subprocess.run(
+        [sys.executable, str(WORKER), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
-
-
-def test_racing_publishers_lose_nothing(made, tmp_path):
-    root = tmp_path / "store"
-    processes = [worker("race", root, made, tmp_path / f"run{n}", 10) for n in range(8)]
-    outputs = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
-    versions = [version for output in outputs for version in output["versions"]]
-    assert [process.returncode for process in processes] == [0] * 8
-    assert all(output["heavy"] == [] for output in outputs)
-    assert len(set(versions)) == 80
-    assert {v.version for v in store.list_versions(root)} == set(versions)
-    assert store.verify(root) == []
-    assert store.resolve(root, "writer").name in versions
-    assert hidden(root) == []
-
-
-def test_killed_publishers_tear_nothing(made, tmp_path):
-    root = tmp_path / "store"
-    with worker("kill", root, made, tmp_path / "run", 20) as process:
-        acknowledged = json.loads(process.communicate(timeout=120)[0])["versions"]
-    assert store.verify(root) == []
-    assert {v.version for v in store.list_versions(root)} >= set(acknowledged)
-    last = published(made, tmp_path)
-    assert hidden(root) == []
-    assert store.resolve(root, "writer").name == last.facts["version"]
+    output = json.loads(done.stdout)
+    assert output["heavy"] == []
+    assert {v.version for v in store.list_versions(tmp_path / "store")} == set(output["versions"])

@@ -108,7 +108,7 @@ def test_parts_are_named_or_pointed_at(served_run, target, what, name):
 
 def test_versions_are_named_by_their_agent(folder):
     version = folder / "store" / "critic" / "voice" / "v1"
-    for target in ("store:critic", "critic"):
+    for target in ("store:critic", "critic", "store:critic@v1", "store:critic@latest"):
         config, model = found(target)
         assert model.path == version / "gguf" / "t-F32.gguf"
         assert model.tokenizer == version / "adapter"

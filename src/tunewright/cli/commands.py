@@ -182,6 +182,7 @@ def export(
 @cli.command()
 @_target
 @click.option("--force", is_flag=True, help="Publish although a gate failed; it is recorded.")
+@click.option("--reason", metavar="TEXT", help="Why it is forced; recorded too.")
 @teams.AGENT
 def publish(
     target: str,
@@ -189,12 +190,15 @@ def publish(
     as_json: bool,
     agents: tuple[str, ...],
     force: bool,
+    reason: str | None,
 ) -> None:
     """Put adapter and GGUF into the local store as a new version.
 
     Example: tunewright publish runs/author --set publish.agent=critic
     """
-    _stage("publish", target, overrides, as_json, agents, force=force)
+    if reason is not None and not force:
+        raise click.UsageError("--reason says why a version is forced: give --force too.")
+    _stage("publish", target, overrides, as_json, agents, force=force, reason=reason)
 
 
 @cli.command()

@@ -21,7 +21,6 @@ from tunewright.events import in_words
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
 from tunewright.publish.manifest import BAD_VERDICTS
-from tunewright.publish.store import Version
 
 NARROW = 60
 """Columns under which a table of gates cannot be read."""
@@ -51,7 +50,7 @@ def artifact(made: Artifact, *, as_json: bool) -> None:
     if made.kind == "evaluation":
         evaluation.shown(console, made)
     if made.facts.get("gates"):
-        _gates(console, [(_stage(made.kind), gate) for gate in made.facts["gates"]])
+        gates(console, [(_stage(made.kind), gate) for gate in made.facts["gates"]])
     if made.kind == "evaluation":
         evaluation.verdict(console, made.facts)
     print_line(console, f"{made.kind}: {made.path}")
@@ -142,7 +141,7 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     if "lengths" in found:
         _figures(console, found)
     if found.get("gates"):
-        _gates(console, [("check", gate) for gate in found["gates"]])
+        gates(console, [("check", gate) for gate in found["gates"]])
     for kind in found.get("warnings", ()):
         _warning(console, kind)
     _rows(console, found.get("rendered", ())[:show])
@@ -265,7 +264,7 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
         facts({"run": config.run_dir, "stages": rows}, as_json=True)
         return
     console = Console()
-    _gates(console, [(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])])
+    gates(console, [(o.stage, g) for o in done for g in o.artifact.facts.get("gates", [])])
     made = {o.artifact.kind: o.artifact for o in done}
     if "evaluation" in made:
         console.print()
@@ -278,24 +277,10 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
         console.print(f"Next:   tunewright chat {config.run_dir}", highlight=False, soft_wrap=True)
 
 
-def versions(found: Sequence[Version], *, as_json: bool) -> None:
-    """Print the versions of a store."""
-    if as_json:
-        facts({"versions": [vars(v) for v in found]}, as_json=True)
-        return
-    table = Table("agent", "adapter", "version", "verdict", "size", "base", box=None)
-    for v in found:
-        mark = " (current)" if v.current else ""
-        size = f"{v.size_bytes / 1e6:,.1f} MB"
-        cells = (v.agent, v.adapter, v.version + mark, v.verdict, size, v.base)
-        table.add_row(*(escape(visible(cell)) for cell in cells))
-    Console().print(table if found else "The store is empty.")
-
-
-def _gates(console: Console, gates: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+def gates(console: Console, found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
     """Print what was proven as a table, or as a list where the terminal is narrow."""
     if console.width < NARROW:
-        for stage, gate in gates:
+        for stage, gate in found:
             mark = "✓" if gate["passed"] else "✗"
             print_prose(
                 console, f"{mark} {stage}: {gate['gate']}: {gate['value']}, limit {gate['limit']}"
@@ -304,7 +289,7 @@ def _gates(console: Console, gates: Sequence[tuple[str, Mapping[str, Any]]]) -> 
     table = Table(box=None, pad_edge=False)
     for column in ("", "stage", "proven", "value", "limit"):
         table.add_column(column, overflow="fold")
-    for stage, gate in gates:
+    for stage, gate in found:
         mark = "[green]✓[/]" if gate["passed"] else "[red]✗[/]"
         cells = (escape(visible(gate[key])) for key in ("gate", "value", "limit"))
         table.add_row(mark, stage, *cells)

@@ -1,5 +1,6 @@
-"""The commands that look into the local model store."""
+"""The commands of the local model store. A version is named AGENT, AGENT@VERSION or AGENT@ALIAS."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,18 +10,44 @@ from tunewright.cli.options import JSON
 
 @click.group()
 def store() -> None:
-    """Look into the local model store."""
+    """Look into the local model store, and move what points into it.
+
+    A version is named AGENT (the one that the map names), AGENT@VERSION, or AGENT@ALIAS; `latest` is the
+    newest.
+    """
 
 
 ROOT = click.option("--store", "root", metavar="DIR", help="The store; MODEL_STORE_ROOT otherwise.")
+NAMED = "AGENT[@VERSION|@ALIAS]"
 
 
-def _root(root: str | None) -> Any:
-    from pathlib import Path
+def _root(root: str | None) -> Path:
+    from tunewright.config.paths import usable_path
+    from tunewright.publish.layout import existing, store_root
 
-    from tunewright.publish.store import existing, store_root
+    return existing(usable_path(root) if root else store_root())
 
-    return existing(Path(root) if root else store_root())
+
+@store.command("init")
+@click.argument("folder", metavar="[DIR]", required=False)
+@click.option(
+    "--files",
+    type=click.Choice(["hardlink", "copy"]),
+    help="How equal files of versions are shared; unset: by hard links where there are any.",
+)
+@JSON
+def store_init(folder: str | None, files: Any, as_json: bool) -> None:
+    """Make a store, after trying whether the file system can hold one. The first `publish` does it too.
+
+    Example: tunewright store init models
+    """
+    from tunewright.cli import stored
+    from tunewright.config.paths import usable_path
+    from tunewright.publish.founding import init
+    from tunewright.publish.layout import store_root
+
+    root = usable_path(folder) if folder else store_root()
+    stored.founded(root, init(root, files), as_json=as_json)
 
 
 @store.command("list")
@@ -31,66 +58,172 @@ def store_list(root: str | None, as_json: bool) -> None:
 
     Example: tunewright store list
     """
-    from tunewright.cli import render
+    from tunewright.cli import stored
     from tunewright.publish.store import list_versions
 
-    render.versions(list_versions(_root(root)), as_json=as_json)
+    stored.versions(list_versions(_root(root)), as_json=as_json)
 
 
 @store.command("show")
-@click.argument("agent")
-@click.argument("adapter")
-@click.argument("version")
+@click.argument("version", metavar=NAMED)
 @ROOT
-def store_show(agent: str, adapter: str, version: str, root: str | None) -> None:
-    """Print a version's manifest.
+@JSON
+def store_show(version: str, root: str | None, as_json: bool) -> None:
+    """Show a version: base, data, metrics, verdict, gates, size, aliases.
 
-    Example: tunewright store show demo demo v20261121-1200
+    Example: tunewright store show critic@stable
     """
-    from tunewright.cli import render
-    from tunewright.publish.store import show
+    from tunewright.cli import stored
+    from tunewright.publish.store import describe
 
-    render.facts(show(_root(root), agent, adapter, version), as_json=True)
+    stored.version(describe(_root(root), version), as_json=as_json)
+
+
+@store.command("diff")
+@click.argument("one", metavar=NAMED)
+@click.argument("other", metavar="VERSION|AGENT@VERSION")
+@ROOT
+@JSON
+def store_diff(one: str, other: str, root: str | None, as_json: bool) -> None:
+    """Show side by side what differs between two versions, of one agent or of two.
+
+    Example: tunewright store diff critic@stable latest
+    """
+    from tunewright.cli import stored
+    from tunewright.publish.difference import diff
+
+    stored.difference(*diff(_root(root), one, other), as_json=as_json)
 
 
 @store.command("verify")
 @ROOT
-def store_verify(root: str | None) -> None:
-    """Hash every file of every version.
+@JSON
+def store_verify(root: str | None, as_json: bool) -> None:
+    """Hash every file of every version, and check the map and the aliases.
 
     Example: tunewright store verify
     """
+    from tunewright.cli import stored
     from tunewright.errors import TunewrightError
     from tunewright.publish.store import list_versions, verify
 
     problems = verify(_root(root))
     if problems:
         raise TunewrightError(problems)
-    click.echo(f"{len(list_versions(_root(root)))} versions are as they were published.")
+    stored.verified(list_versions(_root(root)), as_json=as_json)
 
 
 @store.command("resolve")
-@click.argument("agent")
+@click.argument("version", metavar=NAMED)
 @ROOT
-def store_resolve(agent: str, root: str | None) -> None:
-    """Print the verified folder of an agent's current version.
+@JSON
+def store_resolve(version: str, root: str | None, as_json: bool) -> None:
+    """Print the folder of a version, every file of it hashed.
 
-    Example: tunewright store resolve demo
+    Example: tunewright store resolve critic
     """
+    from tunewright.cli import stored
     from tunewright.publish.store import resolve
 
-    click.echo(resolve(_root(root), agent))
+    stored.folder(resolve(_root(root), version), as_json=as_json)
 
 
 @store.command("rollback")
 @click.argument("agent")
-@click.argument("version")
+@click.argument("version", metavar="VERSION|ALIAS")
 @ROOT
-def store_rollback(agent: str, version: str, root: str | None) -> None:
-    """Make an older version an agent's current one.
+@JSON
+def store_rollback(agent: str, version: str, root: str | None, as_json: bool) -> None:
+    """Make another version an agent's current one: the map is moved, and nothing else.
 
-    Example: tunewright store rollback demo v20261121-1200
+    Example: tunewright store rollback critic stable
     """
+    from tunewright.cli import stored
     from tunewright.publish.store import rollback
 
-    click.echo(rollback(_root(root), agent, version))
+    stored.folder(rollback(_root(root), agent, version), as_json=as_json)
+
+
+@store.command("alias")
+@click.argument("agent")
+@click.argument("name")
+@click.argument("version", required=False)
+@click.option("--delete", is_flag=True, help="Forget the alias.")
+@ROOT
+@JSON
+def store_alias(
+    agent: str, name: str, version: str | None, delete: bool, root: str | None, as_json: bool
+) -> None:
+    """Let a name such as `stable` stand for a version, whatever it stood for before.
+
+    Example: tunewright store alias critic stable v20261121-1200
+    """
+    from tunewright.cli import stored
+    from tunewright.publish.pointers import delete_alias
+    from tunewright.publish.store import alias
+
+    if delete == (version is not None):
+        raise click.UsageError("Give a version, or --delete.")
+    if version is None:
+        delete_alias(_root(root), agent, name)
+    key = None if version is None else alias(_root(root), agent, name, version)
+    stored.aliased(agent, name, key, as_json=as_json)
+
+
+@store.command("gc")
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="How long content that no version has stays.",
+)
+@click.option(
+    "--keep",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Remove versions too: of each adapter all but the newest N and those that something points to.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@ROOT
+@JSON
+def store_gc(
+    grace: float, keep: int | None, dry_run: bool, root: str | None, as_json: bool
+) -> None:
+    """Remove what killed publishers left, and content of no version. No version goes without --keep.
+
+    Example: tunewright store gc --keep 5 --dry-run
+    """
+    from tunewright.cli import stored
+    from tunewright.publish.cleaning import gc
+
+    listed = None if as_json else stored.going
+    found = gc(
+        _root(root),
+        grace_hours=grace,
+        keep=keep,
+        dry_run=dry_run,
+        **({"listed": listed} if listed else {}),
+    )
+    stored.removed(found, dry_run=dry_run, as_json=as_json)
+
+
+@store.command("export")
+@click.argument("version", metavar=NAMED)
+@click.argument("folder", metavar="DIR")
+@ROOT
+@JSON
+def store_export(version: str, folder: str, root: str | None, as_json: bool) -> None:
+    """Copy a version into a new folder of its own, each file hashed on its way.
+
+    Example: tunewright store export critic@stable critic-stable
+    """
+    from tunewright.cli import render, stored
+    from tunewright.config.paths import usable_path
+    from tunewright.publish.export import export
+
+    target = usable_path(folder, spare_bytes=0)
+    with render.progress() as listener:
+        made = export(_root(root), version, target, listener=listener)
+    stored.folder(made, as_json=as_json)

@@ -1,4 +1,4 @@
-"""Run -> version in the local store, or to the Hub. `store.py` reads the store and moves its map."""
+"""Run -> version in the local store, or to the Hub. `store.py` reads the store, the other files each do a part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from tunewright.artifacts import MANIFEST, Artifact, Kind, sha256
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
+from tunewright.publish.layout import store_root, version_path
 from tunewright.publish.repositories import Part, repositories
-from tunewright.publish.store import store_root, version_path
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ def publish(
     exported: Artifact,
     *,
     force: bool = False,
+    reason: str | None = None,
     listener: Listener = SILENT,
 ) -> Artifact:
     """Return the receipt of a new version in the store, to which the store's map now points.
@@ -67,18 +68,22 @@ def publish(
         adapter: What training made.
         evaluation: Its comparison with the base.
         exported: GGUF files and Modelfile.
-        force: Publish in spite of the verdict or a failed gate; the manifest records it.
+        force: Publish in spite of the verdict or a failed gate; the manifest records what was refused.
+        reason: Why it is forced; the manifest records it too.
         listener: Is told the progress in bytes.
 
     Raises:
         TunewrightError: E_GATE_VERDICT, the verdict is overfitted or degraded, or a gate failed (each
             is named). E_VERSION_EXISTS, the version that the config names is taken.
-            E_ARTIFACT_INVALID, files differ from their manifest. E_NAME, E_DISK_SPACE, E_RUN_LOCKED,
-            E_IO.
+            E_ARTIFACT_INVALID, files differ from their manifest. E_STORE_FS_UNSUPPORTED, the store's file
+            system cannot do what it rests on. E_EXISTS, the store's folder holds other things. E_NAME,
+            E_SECRET_IN_ARTIFACT, one is in the reason. E_UNSAFE_PATH, E_DISK_SPACE, E_RUN_LOCKED, E_IO.
     """
     from tunewright.publish._publish import publish_run
 
-    return publish_run(config, adapter, evaluation, exported, force=force, listener=listener)
+    return publish_run(
+        config, adapter, evaluation, exported, force=force, reason=reason, listener=listener
+    )
 
 
 def push_dataset(

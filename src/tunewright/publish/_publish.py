@@ -1,36 +1,36 @@
 """Writing a version.
 
-The version is built under a hidden name beside the agents' folders, every file flushed to disk and
-hashed as it lies there, then renamed to its name. That rename is the claim: on one file system it is
-atomic, and it fails if the name is taken, because a folder cannot be renamed onto one that is not
-empty and a version never is. So a name has one winner, and a reader sees a whole version or none.
-A killed publisher leaves a hidden folder; its lock died with it, so the next publisher removes it.
+The version is built under a hidden name in the store, every file flushed to disk and hashed on its way,
+then renamed to its name. That rename is the claim: on one file system it is atomic, and it fails if the
+name is taken, because a folder cannot be renamed onto one that is not empty and a version never is. So a
+name has one winner, and a reader sees a whole version or none. A killed publisher leaves a hidden folder;
+its lock died with it, so the next publisher removes it.
 """
 
-import errno
-import secrets
-import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from errno import ENOTDIR
 from pathlib import Path, PurePosixPath
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from tunewright.artifacts import Artifact, fsync, load_artifact, sha256, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.publish import manifest, store
-from tunewright.publish.manifest import StoredFile
+from tunewright.privacy import secrets_in
+from tunewright.publish import blobs, drafts, founding, layout, manifest, pointers
+from tunewright.publish.blobs import StoredFile
+from tunewright.publish.layout import BLOBS, Key
 from tunewright.publish.private import refuse_secrets
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 _RESERVE_BYTES = 10_000_000
-_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+_STEP_BYTES = 64 << 20
+"""How often a listener is told of a large file."""
 
 
 def publish_run(
@@ -40,40 +40,46 @@ def publish_run(
     exported: Artifact,
     *,
     force: bool,
+    reason: str | None,
     listener: Listener,
 ) -> Artifact:
     """Body of `publish`, which says what it does."""
     artifacts = {"adapter": adapter, "evaluation": evaluation, "exported": exported}
-    root = store.store_root(config)
-    names = (config.publish.agent, config.publish.adapter or config.name)
-    store.check_names(names)
+    root = layout.store_root(config)
+    agent, name = config.publish.agent, config.publish.adapter or config.name
+    layout.check_names((agent, name, *([v] if (v := config.publish.version) else [])))
+    if secrets_in(reason or ""):
+        message = "The reason holds what looks like a password, key or token."
+        raise failure("E_SECRET_IN_ARTIFACT", message, where="reason", fix="Say it without.")
     refused = manifest.refusals(artifacts)
     if refused and not force:
         raise TunewrightError(refused)
     path = Path(config.run_dir) / "published"
     settings = settings_of(config, "published")
     with writing(path, "published", settings=settings, parents=artifacts) as draft:
-        if (taken := config.publish.version) and (root / names[0] / names[1] / taken).exists():
-            raise _taken(root, taken)
         files = _files(artifacts)
         refuse_secrets({name: file.source for name, file in files.items()})
         size_bytes = sum(file.size_bytes for file in files.values())
         require_space(root, size_bytes + _RESERVE_BYTES)
+        info = layout.read_info(root) or founding.init(root)
+        _require_free(root, agent, name, config.publish.version)
         content = {
             "format": manifest.FORMAT,
-            "agent": names[0],
-            "adapter": names[1],
-            "forced": bool(refused),
+            "agent": agent,
+            "adapter": name,
+            "forced": _forced(refused, reason),
         } | manifest.describe(config, artifacts, files)
-        with _aside(root) as folder:
+        with drafts.aside(root) as folder:
+            # The store may have been copied since it was made.
+            founding.probe(folder)
             listener.started("publish", size_bytes, "bytes")
-            _copy(files, folder, listener)
+            _copy(files, folder, root if info["files"] == "hardlink" else None, listener)
             version = _claim(root, folder, content, config.publish.version)
-        store.point(root, *names, version)
-        final = store.version_path(root, *names, version)
+        pointers.point(root, agent, name, version)
+        final = layout.version_path(root, agent, name, version)
         draft.facts |= {
-            "agent": names[0],
-            "adapter": names[1],
+            "agent": agent,
+            "adapter": name,
             "version": version,
             "files": len(files),
             "bytes": size_bytes,
@@ -81,8 +87,33 @@ def publish_run(
             "forced": bool(refused),
             "gates": _gates(artifacts, len(files), len(refused)),
         }
-    listener.said(f"Published {'/'.join(names)}/{version}.")
+    listener.said(f"Published {agent}/{name}/{version}.")
     return load_artifact(path, "published")
+
+
+def _forced(refused: list[Problem], reason: str | None) -> dict[str, Any] | None:
+    """Return what a manifest says of a version that was published all the same."""
+    if not refused:
+        return None
+    return {"refused": [problem.message for problem in refused], "reason": reason}
+
+
+def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:
+    """Refuse, before anything is copied, a name that is taken, and a store that the version cannot go into.
+
+    Raises:
+        TunewrightError: E_VERSION_EXISTS, E_NAME. E_UNSAFE_PATH, a folder or file of the store is a link.
+            E_DIGEST_MISMATCH, the map is damaged.
+    """
+    layout.require_no_links(root, Key(agent, adapter, version or "unnamed"))
+    if (root / BLOBS).is_symlink():
+        raise TunewrightError([layout.link_problem(root / BLOBS)])
+    pointers.pointed_at(root)
+    if version is None:
+        return
+    if (root / agent / adapter / version).exists():
+        raise _taken(root, version)
+    pointers.require_version_name(root, agent, version)
 
 
 def _files(artifacts: Mapping[str, Artifact]) -> dict[str, StoredFile]:
@@ -97,7 +128,8 @@ def _files(artifacts: Mapping[str, Artifact]) -> dict[str, StoredFile]:
         )
     files: dict[str, StoredFile] = {}
     for name, artifact in artifacts.items():
-        loaded = load_artifact(artifact.path, artifact.kind, verify=True)
+        # What is copied is hashed on its way.
+        loaded = load_artifact(artifact.path, artifact.kind, verify=name not in _FOLDERS)
         if loaded.digest != artifact.digest:
             raise failure(
                 "E_ARTIFACT_INVALID", "It was made anew in the meantime.", where=artifact.path
@@ -112,48 +144,43 @@ def _files(artifacts: Mapping[str, Artifact]) -> dict[str, StoredFile]:
     return files
 
 
-@contextmanager
-def _aside(root: Path) -> Generator[Path]:
-    """Give a hidden folder in the store that is gone when the block ends, unless it was renamed."""
-    root.mkdir(parents=True, exist_ok=True)
-    _sweep(root)
-    folder = root / f".tmp-{secrets.token_hex(8)}"
-    lock = folder.with_suffix(".lock")
-    try:
-        with FileLock(lock):
-            folder.mkdir()
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        lock.unlink(missing_ok=True)
+def _copy(
+    files: Mapping[str, StoredFile], folder: Path, root: Path | None, listener: Listener
+) -> None:
+    """Put every file into the draft; `root` is the store where files are shared.
 
-
-def _sweep(root: Path) -> None:
-    """Remove what killed publishers left: hidden folders whose lock nobody holds."""
-    for lock in root.glob(".tmp-*.lock"):
-        try:
-            with FileLock(lock, timeout=0):
-                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                lock.unlink(missing_ok=True)
-        except Timeout:
-            continue
-
-
-def _copy(files: Mapping[str, StoredFile], folder: Path, listener: Listener) -> None:
-    """Copy, flush, and hash what was written."""
-    done = 0
+    Raises:
+        TunewrightError: E_ARTIFACT_INVALID, with every file of the run that has changed.
+    """
+    done, problems = 0, list[Problem]()
     for name, file in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file.source, target)
-        fsync(target)
-        if sha256(target) != file.sha256:
-            raise failure("E_ARTIFACT_INVALID", "The file changed meanwhile.", where=file.source)
+        blob = blobs.blob_path(root, file.sha256) if root else None
+        try:
+            blobs.put(file, target, blob, _steps(done, name, listener))
+        except TunewrightError as error:
+            problems += error.problems
         done += file.size_bytes
         listener.advanced(done, name)
+    if problems:
+        raise TunewrightError(problems)
     for path in folder.rglob("*"):
         if path.is_dir():
             fsync(path)
+
+
+def _steps(before: int, name: str, listener: Listener) -> Callable[[int], None]:
+    """Return what tells a listener how far a large file is."""
+    told = 0
+
+    def moved(done: int) -> None:
+        nonlocal told
+        if done - told >= _STEP_BYTES:
+            told = done
+            listener.advanced(before + done, name)
+
+    return moved
 
 
 def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | None) -> str:
@@ -163,7 +190,7 @@ def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | No
     first = named or f"{created:v%Y%m%d-%H%M}"
     version, count = first, 1
     while True:
-        while named is None and (home / version).exists():
+        while named is None and os.path.lexists(home / version):
             count += 1
             version = f"{first}.{count}"
         stamp = {"version": version, "created": created.isoformat(timespec="milliseconds")}
@@ -175,7 +202,7 @@ def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | No
         try:
             folder.rename(home / version)
         except OSError as error:
-            if error.errno not in _TAKEN:
+            if error.errno not in (*founding.TAKEN, ENOTDIR):
                 raise
             if named is not None:
                 raise _taken(root, named) from error

@@ -2,40 +2,35 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import NoneType
 from typing import Any, cast
 
-from tunewright.artifacts import MAKERS, Artifact
+from tunewright.artifacts import MAKERS, Artifact, load_artifact
 from tunewright.config.schema import Config
-from tunewright.errors import Problem
+from tunewright.errors import Problem, TunewrightError
 from tunewright.machine import library_versions
+from tunewright.publish.blobs import StoredFile
+from tunewright.publish.commit import commit_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 BAD_VERDICTS = ("overfitted", "memorised", "degraded", None)
-_KEYS = {"agent", "adapter", "version", "created", "base", "verdict", "files"}
+_SHAPE: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("agent", "adapter", "version", "created"), str),
+    **dict.fromkeys(("base", "metrics", "gates", "parents", "libraries", "config", "files"), dict),
+    **dict.fromkeys(("verdict", "sentence", "chat_template_sha256", "commit"), (str, NoneType)),
+    **dict.fromkeys(("dataset", "forced"), (dict, NoneType)),
+}
+"""Every key of a manifest besides `format` and `digest`, and what it is."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _METRICS: Mapping[str, tuple[str, ...]] = {
     "adapter": ("best_step", "best_eval_loss", "steps", "seconds", "stopped_early"),
     "evaluation": ("transfer_score", "perplexity", "memorisation"),
     "exported": ("files", "served"),
 }
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of a version.
-
-    Attributes:
-        source: Where it is in the run.
-        sha256: What the run's manifest says of it.
-        size_bytes: Its size.
-    """
-
-    source: Path
-    sha256: str
-    size_bytes: int
 
 
 def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
@@ -51,7 +46,7 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
                 "E_GATE_VERDICT",
                 f"The verdict is {verdict or 'missing'}: {reason}",
                 str(evaluation.path),
-                f"{advice} Or publish with `--force`.",
+                f"{advice} Or publish with `--force --reason TEXT`.",
             )
         )
     for name, artifact in artifacts.items():
@@ -60,7 +55,7 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
                 "E_GATE_VERDICT",
                 f"A gate of '{name}' failed: {gate['gate']}: {gate['value']}, limit {gate['limit']}.",
                 str(artifact.path),
-                f"Make it again: {MAKERS[artifact.kind]} {artifact.path.parent}; or publish with `--force`.",
+                f"Make it again: {MAKERS[artifact.kind]} {artifact.path.parent}; or publish with `--force --reason TEXT`.",
             )
             for gate in artifact.facts.get("gates", [])
             if not gate["passed"]
@@ -71,11 +66,11 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
 def describe(
     config: Config, artifacts: Mapping[str, Artifact], files: Mapping[str, StoredFile]
 ) -> dict[str, Any]:
-    """Return all that a manifest says but who, when and why it may be there."""
+    """Return all that a manifest says but whose it is, when it was made and why it may be there."""
     adapter, evaluation = artifacts["adapter"], artifacts["evaluation"]
     return {
         "base": _base(config, adapter),
-        "dataset": adapter.parents.get("dataset"),
+        "dataset": _dataset(adapter),
         "verdict": evaluation.facts.get("verdict"),
         "sentence": evaluation.facts.get("sentence"),
         "metrics": {
@@ -86,6 +81,7 @@ def describe(
         "parents": {name: a.digest for name, a in artifacts.items()},
         "chat_template_sha256": _template_digest(files),
         "libraries": library_versions(),
+        "commit": commit_of(Path.cwd()),
         "config": config.model_dump(mode="json"),
         "files": {
             name: {"sha256": file.sha256, "bytes": file.size_bytes}
@@ -109,16 +105,54 @@ def parse(raw: bytes) -> dict[str, Any]:
     Raises:
         ValueError: They are not exactly what `dump` wrote.
     """
-    data = json.loads(raw)
+    try:
+        data = json.loads(raw)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     if not isinstance(data, dict):
         raise ValueError("it is not a manifest")
     manifest = cast("dict[str, Any]", data)
     manifest.pop("digest", None)
     if dump(manifest) != raw:
         raise ValueError("it has changed since it was written")
-    if manifest.get("format") != FORMAT or not manifest.keys() >= _KEYS:
+    if manifest.get("format") != FORMAT or not manifest.keys() >= _SHAPE.keys():
         raise ValueError("it is of another format")
+    wrong = [key for key, kind in _SHAPE.items() if not isinstance(manifest[key], kind)]
+    wrong += [name for name, entry in manifest["files"].items() if not _is_file(name, entry)]
+    if wrong:
+        raise ValueError(f"'{wrong[0]}' is not what the format says")
     return manifest
+
+
+def _is_file(name: str, entry: object) -> bool:
+    """Return whether an entry of `files` names a file inside the version, its hash and its size."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+        return False
+    if str(path) != name or name in (".", MANIFEST) or not isinstance(entry, dict):
+        return False
+    values = cast("dict[str, object]", entry)
+    size, digest = values.get("bytes"), values.get("sha256")
+    is_size = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+    return is_size and isinstance(digest, str) and bool(_SHA256.fullmatch(digest))
+
+
+def _dataset(adapter: Artifact) -> dict[str, Any] | None:
+    """Return hash and counts of the dataset; no counts where it is not in the run any more."""
+    digest = adapter.parents.get("dataset")
+    if digest is None:
+        return None
+    try:
+        dataset = load_artifact(adapter.path.parent / "dataset", "dataset")
+    except TunewrightError:
+        return {"digest": digest, "sides": None}
+    if dataset.digest != digest:
+        return {"digest": digest, "sides": None}
+    sides = {
+        side: {unit: dataset.facts.get(f"{side}_{unit}") for unit in ("rows", "words", "tokens")}
+        for side in ("train", "eval")
+    }
+    return {"digest": digest, "sides": sides}
 
 
 def _base(config: Config, adapter: Artifact) -> dict[str, Any]:
@@ -135,7 +169,8 @@ def _template_digest(files: Mapping[str, StoredFile]) -> str | None:
     if (file := files.get("adapter/chat_template.jinja")) is not None:
         return file.sha256
     if (file := files.get("adapter/tokenizer_config.json")) is not None:
-        template = json.loads(file.source.read_text(encoding="utf-8")).get("chat_template")
+        raw = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
+        template = json.loads(raw).get("chat_template")
         if isinstance(template, str):
             return hashlib.sha256(template.encode()).hexdigest()
     return None
