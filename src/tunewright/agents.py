@@ -23,6 +23,7 @@ from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
 from tunewright.publish.layout import store_root, version_path
+from tunewright.pushing import push_after_run
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE
 
@@ -173,9 +174,12 @@ def run(
         def work(
             config: Config, named: Listener, phase: pipeline.Stage | None = phase
         ) -> list[pipeline.Outcome]:
-            return pipeline.run(
+            made = pipeline.run(
                 config, until=phase, start=start, only=only, decider=decider, listener=named
             )
+            if phase is None and not only:
+                push_after_run(config, listener=named)
+            return made
 
         with weights_kept() if phase in ON_THE_BASE or anew else nullcontext():
             told = _Changes(listener, {one for result in found.values() for one in _done(result)})

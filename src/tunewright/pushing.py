@@ -89,6 +89,33 @@ def push(
     return done
 
 
+def push_after_run(config: Config, *, listener: Listener = SILENT) -> list[Pushed]:
+    """Upload what `publish.push_to_hub` names, with the report; what is on the Hub as it is now is left.
+
+    Raises:
+        TunewrightError: As `push` does.
+    """
+    asked = config.publish.push_to_hub
+    run = Path(config.run_dir)
+    known, repos = _receipts(run), repositories(config, asked)
+    wanted: list[Part] = [
+        part
+        for part in asked
+        if known.get(part, {}).get("repo_id") != repos[part]
+        or known[part]["digest"] != load_artifact(run / KINDS[part], KINDS[part]).digest
+    ]
+    if not wanted:
+        if asked:
+            listener.said(f"push: {pipeline.SKIPPED}")
+        return []
+    report = any(part != "dataset" for part in wanted)
+    with pipeline.logged(config, f"push {','.join(wanted)}", listener) as log:
+        done = push(config, wanted, report=report, listener=log.listener)
+        for one in done:
+            log.listener.said(f"Uploaded {one.url}, commit {one.commit}.")
+    return done
+
+
 def _send(
     config: Config,
     part: Part,

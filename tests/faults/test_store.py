@@ -99,7 +99,7 @@ def test_the_same_content_published_at_once_lies_there_once(light, root, made, t
         assert [(r.code, r.stderr) for r in done] == [(0, "")] * 2
         assert len(cases.folders(store_root)) == 2
         blobs = list((store_root / layout.BLOBS).iterdir())
-        assert len(blobs) == 4
+        assert len(blobs) == 5
         assert {blob.stat().st_nlink for blob in blobs} == {3}
         assert all(sha256(blob) == blob.name.removeprefix("sha256-") for blob in blobs)
         assert store.verify(store_root) == []
@@ -245,6 +245,7 @@ def test_what_changes_a_store_killed_at_every_call(light, root, made, tmp_path, 
         assert {"v2", "v3"} <= set(cases.folders(root))
         if name == "copy_out" and (tmp_path / "out").exists():
             assert {p.name for p in (tmp_path / "out").iterdir()} == {
+                "README.md",
                 "adapter",
                 "gguf",
                 "manifest.json",

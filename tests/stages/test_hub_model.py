@@ -24,7 +24,7 @@ from tunewright.errors import TunewrightError
 from tunewright.models._load import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
 from tunewright.publish import _hub_client, _hub_model
-from tunewright.pushing import push
+from tunewright.pushing import push, push_after_run
 from tunewright.targets import config_of
 
 # The client passes its files to httpx by an old name.
@@ -730,3 +730,16 @@ def test_a_secret_in_the_last_part_stops_the_first(hub, run):
 def test_the_run_folder_is_enough(hub, run):
     """`push RUN` takes the repositories from the config that is in the run."""
     assert config_of(run.run_dir, []).publish.hub_model_id == "me/voice"
+
+
+def test_a_run_ends_with_what_its_config_uploads(hub, run):
+    config = config_of(run.run_dir, ["publish.push_to_hub=[adapter,dataset]"])
+    assert [one.url.partition("/me/")[2] for one in push_after_run(config)] == ["rows", "voice"]
+    assert "report.html" in model(hub, "me/voice").files
+    # What is there as it is now is not uploaded again; what changed is.
+    assert push_after_run(config) == []
+    changed(config, "evaluation", lambda draft: draft.facts.update(sentence="It has."))
+    changed(config, "adapter", lambda draft: (draft.path / "new.txt").write_text("new"))
+    with pytest.raises(TunewrightError, match="another adapter"):
+        push_after_run(config)
+    assert push_after_run(config_of(run.run_dir)) == []

@@ -43,6 +43,7 @@ def test_a_version_has_every_file_and_a_manifest_that_says_what_it_is(made, tmp_
     shown = store.show(root, "writer", "voice", version)
     assert folder == root / "writer" / "voice" / version
     assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == {
+        "README.md",
         "adapter/adapter_model.safetensors",
         "adapter/chat_template.jinja",
         "gguf/voice-f16.gguf",
@@ -71,8 +72,10 @@ def test_a_version_has_every_file_and_a_manifest_that_says_what_it_is(made, tmp_
 def test_the_receipt_names_no_absolute_path(made, tmp_path):
     receipt = published(made, tmp_path)
     assert str(tmp_path) not in (receipt.path / "manifest.json").read_text()
-    assert receipt.facts["files"] == 4
-    assert receipt.facts["bytes"] == 70_000 + 14 + 36_000 + 14
+    card = (receipt.path / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert receipt.facts["files"] == 5
+    assert receipt.facts["bytes"] == 70_000 + 14 + 36_000 + 14 + len(card.encode())
     assert all(gate["passed"] for gate in receipt.facts["gates"])
 
 
@@ -128,7 +131,10 @@ def test_a_bad_verdict_is_refused_unless_forced(made, tmp_path, verdict):
     assert not (tmp_path / "store").exists()
     receipt = published(run, tmp_path, force=True)
     shown = store.show(tmp_path / "store", "writer", "voice", receipt.facts["version"])
-    assert shown["forced"]["refused"][0].startswith(f"The verdict is {verdict or 'missing'}")
+    told = shown["forced"]["refused"][0]
+    assert told.startswith(f"The verdict is {verdict or 'missing'}")
+    card = (store.resolve(tmp_path / "store", "writer") / "README.md").read_text()
+    assert told.removesuffix(".") in card.replace("\\", "")
     assert shown["forced"]["reason"] is None
     assert shown["verdict"] == verdict
     assert [gate["passed"] for gate in receipt.facts["gates"]] == [True, False]

@@ -25,6 +25,7 @@ def _go(
     from tunewright.cli import render
     from tunewright.cli.asking import decider
     from tunewright.comparison import require_gates
+    from tunewright.pushing import push_after_run
     from tunewright.targets import config_of
 
     ended = None
@@ -38,6 +39,8 @@ def _go(
         decides = pipeline.Given(known, decider(listener, silent=silent or as_json))
         try:
             outcomes = pipeline.run(config, **stages, decider=decides, listener=listener)
+            if not stages.get("until") and not stages.get("only"):
+                push_after_run(config, listener=listener)
         except pipeline.EndedError as error:
             ended, outcomes = error, error.outcomes
     render.outcomes(config, outcomes, as_json=as_json)

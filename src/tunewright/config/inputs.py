@@ -35,7 +35,11 @@ def settings_of(config: Config, kind: str) -> dict[str, Any]:
     found = config.model_dump(mode="json", include=set(DETERMINED_BY[kind]))
     if kind == "published":
         # Where on the Hub it is makes no difference to what is in the store.
-        found["publish"] = {k: v for k, v in found["publish"].items() if not k.startswith("hub_")}
+        found["publish"] = {
+            k: v
+            for k, v in found["publish"].items()
+            if k != "push_to_hub" and not k.startswith("hub_")
+        }
     if kind in ("adapter", "evaluation", "exported"):
         found["train"] = {k: v for k, v in found["train"].items() if k not in NO_MATTER}
     return found

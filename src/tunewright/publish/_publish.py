@@ -10,6 +10,7 @@ its lock died with it, so the next publisher removes it.
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from errno import ENOTDIR
 from pathlib import Path, PurePosixPath
@@ -22,12 +23,13 @@ from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
 from tunewright.privacy import secrets_in
-from tunewright.publish import blobs, drafts, founding, layout, manifest, pointers
+from tunewright.publish import Forced, blobs, card_of, drafts, founding, layout, manifest, pointers
 from tunewright.publish.blobs import StoredFile
 from tunewright.publish.layout import BLOBS, Key
 from tunewright.publish.private import refuse_secrets
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
+CARD = "README.md"
 _RESERVE_BYTES = 10_000_000
 _STEP_BYTES = 64 << 20
 """How often a listener is told of a large file."""
@@ -58,7 +60,12 @@ def publish_run(
     settings = settings_of(config, "published")
     with writing(path, "published", settings=settings, parents=artifacts) as draft:
         files = _files(artifacts)
-        refuse_secrets({name: file.source for name, file in files.items()})
+        forced = _forced(refused, reason)
+        card = draft.path / CARD
+        card.write_text(card_of(artifacts | _beside(adapter), config, forced), encoding="utf-8")
+        files[CARD] = StoredFile(card, sha256(card), card.stat().st_size)
+        sources = {name: file.source for name, file in files.items()}
+        refuse_secrets(sources, made_in=draft.path)
         size_bytes = sum(file.size_bytes for file in files.values())
         require_space(root, size_bytes + _RESERVE_BYTES)
         info = layout.read_info(root) or founding.init(root)
@@ -67,7 +74,7 @@ def publish_run(
             "format": manifest.FORMAT,
             "agent": agent,
             "adapter": name,
-            "forced": _forced(refused, reason),
+            "forced": asdict(forced) if forced else None,
         } | manifest.describe(config, artifacts, files)
         with drafts.aside(root) as folder:
             # The store may have been copied since it was made.
@@ -91,11 +98,24 @@ def publish_run(
     return load_artifact(path, "published")
 
 
-def _forced(refused: list[Problem], reason: str | None) -> dict[str, Any] | None:
-    """Return what a manifest says of a version that was published all the same."""
+def _forced(refused: list[Problem], reason: str | None) -> Forced | None:
+    """Return what is said of a version that is published all the same."""
     if not refused:
         return None
-    return {"refused": [problem.message for problem in refused], "reason": reason}
+    return Forced([problem.message for problem in refused], reason)
+
+
+def _beside(adapter: Artifact) -> dict[str, Artifact]:
+    """Return the dataset that the adapter was trained on and its check, if they are still there: the card tells of them."""
+    try:
+        dataset = load_artifact(adapter.path.parent / "dataset", "dataset")
+        if dataset.digest != adapter.parents.get("dataset"):
+            return {}
+        check = load_artifact(adapter.path.parent / "check", "check")
+    except TunewrightError:
+        return {}
+    same = check.parents.get("dataset") == dataset.digest
+    return {"dataset": dataset} | ({"check": check} if same else {})
 
 
 def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:

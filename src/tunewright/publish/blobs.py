@@ -29,19 +29,14 @@ class StoredFile:
     """A file of a version.
 
     Attributes:
-        source: Where it is in the run; or its bytes, of a file that is made for the version.
+        source: Where it is in the run.
         sha256: What its content must be.
         size_bytes: Its size.
     """
 
-    source: Path | bytes
+    source: Path
     sha256: str
     size_bytes: int
-
-
-def made(content: bytes) -> StoredFile:
-    """Return a file of a version that is in no run."""
-    return StoredFile(content, hashlib.sha256(content).hexdigest(), len(content))
 
 
 def blob_path(root: Path, sha256: str) -> Path:
@@ -150,10 +145,7 @@ def digest_of(chunks: Iterator[bytes], moved: Callable[[int], object] = bool) ->
     return total.hexdigest()
 
 
-def _chunks(source: Path | bytes) -> Iterator[bytes]:
-    if isinstance(source, bytes):
-        yield source
-        return
+def _chunks(source: Path) -> Iterator[bytes]:
     with opened(source) as handle:
         yield from chunks_of(handle)
 

@@ -262,7 +262,7 @@ def test_only_content_of_no_version_goes_and_only_after_the_grace(made, tmp_path
     assert done.freed_bytes == 29
     assert not blob.exists()
     assert not orphan.exists()
-    assert len(list((root / layout.BLOBS).iterdir())) == 4
+    assert len(list((root / layout.BLOBS).iterdir())) == 5
     assert store.verify(root) == []
 
 

@@ -169,6 +169,11 @@ class PublishSection(Section):
         default=None, description="Name of the adapter; unset: the config's name."
     )
     version: Name | None = Field(default=None, description="Unset: vYYYYMMDD-HHMM in UTC.")
+    push_to_hub: tuple[Literal["adapter", "merged", "gguf", "dataset"], ...] = Field(
+        default=(),
+        description="What `tunewright run` uploads to the Hub at its end; what is there already, as it is "
+        "now, is not uploaded again.",
+    )
     hub_model_id: str | None = Field(
         default=None, description="Hub repository of the adapter: `org/name`."
     )
