@@ -289,7 +289,7 @@ def summary(team: Team, results: Mapping[str, Result[Any]] | None = None) -> dic
     return found
 
 
-def require_all(results: Mapping[str, Result[Any]], found: Mapping[str, Any]) -> None:
+def require_all(results: Mapping[str, Result[Any]], found: Mapping[str, Any] | None = None) -> None:
     """Refuse results of which one has failed: every problem with its agent's name; the details are the summary.
 
     Raises:

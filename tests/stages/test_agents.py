@@ -193,6 +193,14 @@ def test_another_adapter_is_compared_anew(here):
     )
 
 
+def test_each_agent_has_repositories_of_its_own(here, capsys):
+    flags = ["--dry-run", "--repo-id", "me/duo", "--json"]
+    assert main(["push", "team.yaml", *flags]) == 0
+    pushed = json.loads(capsys.readouterr().out)["pushed"]
+    assert [one["url"].rpartition("/me/")[2] for one in pushed] == ["duo-critic", "duo-synthesizer"]
+    assert all("adapter_model.safetensors" in one["files"] for one in pushed)
+
+
 def test_an_agent_that_fails_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     target = write(tmp_path, {"broken": "nosuch.jsonl", "critic": "critic.jsonl"})

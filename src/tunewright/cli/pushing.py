@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from tunewright.cli import teams
 from tunewright.cli.options import JSON, SET, given
 
 ALL = "all"
@@ -38,6 +39,7 @@ ALL = "all"
 @click.option("--dry-run", is_flag=True, help="List the files and their sizes, upload nothing.")
 @click.option("--force", is_flag=True, help="Upload although a gate failed; the card says so.")
 @click.option("--reason", metavar="TEXT", help="With --force: why, for the card.")
+@teams.AGENT
 def push(
     target: str,
     overrides: tuple[str, ...],
@@ -46,14 +48,17 @@ def push(
     repo_id: str | None,
     private: bool | None,
     licence: str | None,
+    agents: tuple[str, ...],
     **asked: Any,
 ) -> None:
     """Upload adapter, merged model, GGUF files or dataset to the Hugging Face Hub, each with a card.
 
-    Private by default, one commit a repository, resumable.
+    Private by default, one commit a repository, resumable. Of a config with `agents` each has repositories of its
+    own: the name of the agent is put behind the name that all share.
 
     Example: tunewright push runs/author --adapter --gguf=Q8_0 --repo-id me/author --dry-run
     """
+    from tunewright.agents import each, require_all
     from tunewright.cli import render
     from tunewright.publish.repositories import PARTS, Part, place_of
     from tunewright.pushing import push as body
@@ -67,13 +72,18 @@ def push(
     licences |= {"publish__license": licence if "dataset" in parts else None}
     flags = given(**places, **licences, publish__hub_private=private)
     wanted = [name for text in types for name in text.split(",")]
+    asked["types"] = None if ALL in wanted or not wanted else wanted
+    if team := teams.taken(target, (*overrides, *flags), agents):
+        with render.progress() as listener:
+            results = each(
+                team,
+                lambda config, named: body(config, parts, **asked, listener=named),
+                listener=listener,
+            )
+        render.pushed([one for r in results.values() for one in r.made or ()], as_json=as_json)
+        require_all(results)
+        return
     with render.progress() as listener:
         config = config_of(target, (*overrides, *flags), note=listener.said)
-        made = body(
-            config,
-            parts,
-            types=None if ALL in wanted or not wanted else wanted,
-            **asked,
-            listener=listener,
-        )
+        made = body(config, parts, **asked, listener=listener)
     render.pushed(made, as_json=as_json)

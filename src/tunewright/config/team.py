@@ -4,7 +4,7 @@ A config with `agents` holds options of all sections for all of them, and under 
 are its own. Out of it comes a whole config for each agent.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ RESERVED = ("cross", "agents.json", "team.yaml")
 BASE = ("model_name_or_path", "revision")
 DEFAULT_NAME = "team"
 """Where the config has none."""
-REPOSITORIES = ("hub_model_id", "hub_dataset_id")
+REPOSITORIES = ("hub_model_id", "hub_merged_id", "hub_gguf_id", "hub_dataset_id")
 """A repository that all are given: each agent gets one of its own, with its name added."""
 
 
@@ -158,12 +158,16 @@ def _misplaced(agent: Place, options: Mapping[str, Any]) -> Iterator[_Fault]:
 def _overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return the file with overrides in it: what is given for all, no agent has otherwise."""
     found = deepcopy(dict(tree))
+    agents: dict[str, dict[str, Any]] = {name: own or {} for name, own in found[AGENTS].items()}
+    found[AGENTS] = agents
     for override in overrides:
-        apply(found, override)
-        for name in found[AGENTS]:
-            found[AGENTS][name] = found[AGENTS][name] or {}
-            if override.partition("=")[0] not in SHARED:
-                apply(found[AGENTS][name], override)
+        path = apply(found, override)
+        for own in agents.values():
+            if path[:1] == ("publish",) and path[-1] in REPOSITORIES:
+                # One that all are given is still made into one for each.
+                section(own, "publish").pop(str(path[-1]), None)
+            elif path[0] not in SHARED:
+                apply(own, override)
     return found
 
 
@@ -190,7 +194,10 @@ def _config(
         path = apply(found, override)
         told = without(told, path) | {path: Given(origin(override))}
     if "publish" not in found or isinstance(found["publish"], dict):
-        found["publish"] = _publishing(agent, found, section(shared, "publish"), own)
+        forced = {
+            key for key in REPOSITORIES if any(o.startswith(f"publish.{key}=") for o in overrides)
+        }
+        found["publish"] = _publishing(agent, found, set(section(own, "publish")) - forced)
     name = found.get("name", DEFAULT_NAME)
     folder = found.get("output_dir", Config.model_fields["output_dir"].default)
     if isinstance(name, str) and isinstance(folder, str):
@@ -199,14 +206,17 @@ def _config(
     return validated(found, where, told)
 
 
-def _publishing(
-    agent: str, tree: Mapping[str, Any], shared: Mapping[str, Any], own: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the section `publish` of an agent: its names, unless it says other ones."""
+def _publishing(agent: str, tree: Mapping[str, Any], own: Set[str]) -> dict[str, Any]:
+    """Return the section `publish` of an agent: its names, unless it says other ones.
+
+    Args:
+        agent: Its name.
+        tree: Its config.
+        own: Keys of the section that are the agent's own.
+    """
     found = {"agent": agent, "adapter": tree.get("name", DEFAULT_NAME)}
     found |= section(tree, "publish")
     for key in REPOSITORIES:
-        everyones = shared.get(key)
-        if isinstance(everyones, str) and key not in section(own, "publish"):
-            found[key] = f"{everyones}-{agent}"
+        if key not in own and isinstance(found.get(key), str):
+            found[key] = f"{found[key]}-{agent}"
     return found

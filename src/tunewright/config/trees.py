@@ -19,7 +19,7 @@ def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def section(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return the section of that name; empty where there is none, or something else."""
     found = tree.get(name)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -151,6 +151,12 @@ def test_a_repository_of_all_becomes_one_for_each(tmp_path):
     }
     found = [c.publish.hub_dataset_id for c in team(tmp_path, tree).configs.values()]
     assert found == ["me/rows-critic", "me/rows-synthesizer", "me/other"]
+    # A flag is for all, and is kept as such.
+    flagged = team(tmp_path, tree, "publish.hub_dataset_id=me/new")
+    (tmp_path / "team.yaml").write_text(yaml.safe_dump(dict(flagged.tree), sort_keys=False))
+    for again in (flagged, load_team(tmp_path / "team.yaml")):
+        found = [c.publish.hub_dataset_id for c in again.configs.values()]
+        assert found == ["me/new-critic", "me/new-synthesizer", "me/new-third"]
 
 
 def test_the_folder_of_the_runs_stands_for_its_config(tmp_path):
