@@ -23,7 +23,7 @@ from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
 from tunewright.publish.layout import store_root, version_path
-from tunewright.pushing import push_after_run
+from tunewright.pushing import push_after_run, require_ready
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE
 
@@ -174,6 +174,7 @@ def run(
         def work(
             config: Config, named: Listener, phase: pipeline.Stage | None = phase
         ) -> list[pipeline.Outcome]:
+            require_ready(config)
             made = pipeline.run(
                 config, until=phase, start=start, only=only, decider=decider, listener=named
             )

@@ -16,7 +16,7 @@ from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.publish import Forced, Pushed, push_dataset, push_model
 from tunewright.publish.manifest import refusals
-from tunewright.publish.repositories import PARTS, Part, repositories
+from tunewright.publish.repositories import PARTS, Part, repositories, require_token
 
 RECEIPT = "pushed.json"
 """In the run's folder: each part that was uploaded, where to, and the artifact that it was."""
@@ -87,6 +87,17 @@ def push(
         done.append(send(part, dry_run=False))
         _write_down(config, part, repos[part], done[-1], found[KINDS[part]])
     return done
+
+
+def require_ready(config: Config) -> None:
+    """Refuse a run that could not end with its upload, before hours are spent.
+
+    Raises:
+        TunewrightError: E_CONFIG_VALUE, a repository is not named. E_HUB, there is no token.
+    """
+    repos = repositories(config, config.publish.push_to_hub)
+    for repo_id in list(repos.values())[:1]:
+        require_token(repo_id)
 
 
 def push_after_run(config: Config, *, listener: Listener = SILENT) -> list[Pushed]:

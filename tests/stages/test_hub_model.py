@@ -24,7 +24,7 @@ from tunewright.errors import TunewrightError
 from tunewright.models._load import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
 from tunewright.publish import _hub_client, _hub_model
-from tunewright.pushing import push, push_after_run
+from tunewright.pushing import push, push_after_run, require_ready
 from tunewright.targets import config_of
 
 # The client passes its files to httpx by an old name.
@@ -743,3 +743,15 @@ def test_a_run_ends_with_what_its_config_uploads(hub, run):
     with pytest.raises(TunewrightError, match="another adapter"):
         push_after_run(config)
     assert push_after_run(config_of(run.run_dir)) == []
+
+
+def test_a_run_that_cannot_end_with_its_upload_does_not_begin(run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    (problem,) = refusal(
+        lambda: require_ready(config_of(run.run_dir, ["publish.push_to_hub=[adapter]"]))
+    )
+    assert (problem.code, problem.where) == ("E_HUB", "me/voice")
+    nowhere = ["publish.push_to_hub=[adapter]", "publish.hub_model_id=null"]
+    (problem,) = refusal(lambda: require_ready(config_of(run.run_dir, nowhere)))
+    assert problem.code == "E_CONFIG_VALUE"
+    require_ready(run)

@@ -25,7 +25,7 @@ def _go(
     from tunewright.cli import render
     from tunewright.cli.asking import decider
     from tunewright.comparison import require_gates
-    from tunewright.pushing import push_after_run
+    from tunewright.pushing import push_after_run, require_ready
     from tunewright.targets import config_of
 
     ended = None
@@ -38,6 +38,7 @@ def _go(
         config = config_of(target, overrides, note=listener.said)
         decides = pipeline.Given(known, decider(listener, silent=silent or as_json))
         try:
+            require_ready(config)
             outcomes = pipeline.run(config, **stages, decider=decides, listener=listener)
             if not stages.get("until") and not stages.get("only"):
                 push_after_run(config, listener=listener)

@@ -10,8 +10,9 @@ from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space
 from tunewright.privacy import secrets_in
 from tunewright.publish import Pushed, _parquet
-from tunewright.publish._hub_client import Place, check_name, require_token, sizes_of, upload
+from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
 from tunewright.publish.card import DatasetFacts, Split, dataset_card
+from tunewright.publish.repositories import require_token
 
 SIDES = {"train": "train", "eval": "validation"}
 """Name of each side in a dataset to its split on the Hub."""

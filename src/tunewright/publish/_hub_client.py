@@ -36,6 +36,7 @@ from huggingface_hub.utils import (
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
+from tunewright.publish.repositories import require_token
 
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 1.0
@@ -89,23 +90,6 @@ def check_name(repo_id: str) -> None:
             where=repo_id,
             fix="Write org/name: letters, digits, dot, hyphen and underscore.",
         )
-
-
-def require_token(repo_id: str) -> str:
-    """Return the token.
-
-    Raises:
-        TunewrightError: E_HUB, there is none.
-    """
-    token = os.environ.get("HF_TOKEN") or ""
-    if not token:
-        raise failure(
-            "E_HUB",
-            "HF_TOKEN is not set.",
-            where=repo_id,
-            fix="Make a token with write access on the Hub, and set HF_TOKEN to it.",
-        )
-    return token
 
 
 def upload(

@@ -11,11 +11,17 @@ from tunewright.artifacts import Artifact
 from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
-from tunewright.publish._hub_client import Place, check_name, require_token, sizes_of, upload
+from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
 from tunewright.publish.model_card import model_card
 from tunewright.publish.model_facts import ModelFacts
 from tunewright.publish.private import refuse_secrets
-from tunewright.publish.repositories import Part, ollama_files, superseded, without_place
+from tunewright.publish.repositories import (
+    Part,
+    ollama_files,
+    require_token,
+    superseded,
+    without_place,
+)
 
 CARD = "README.md"
 REPORT = "report.html"

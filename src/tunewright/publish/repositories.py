@@ -1,6 +1,7 @@
-"""Which repository of the Hub each part of a run goes to, and how it lies there. Pure."""
+"""Which repository of the Hub each part of a run goes to, and how it lies there."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -31,6 +32,23 @@ _STRANGERS: Mapping[Part, tuple[str, str]] = {
 }
 _DIRECTIVE = re.compile(r'(TEMPLATE|SYSTEM) """(.*?)"""\n', re.DOTALL)
 _PARAMETER = re.compile(r"^PARAMETER (\S+) (.+)$", re.MULTILINE)
+
+
+def require_token(repo_id: str) -> str:
+    """Return the token.
+
+    Raises:
+        TunewrightError: E_HUB, there is none.
+    """
+    token = os.environ.get("HF_TOKEN") or ""
+    if not token:
+        raise failure(
+            "E_HUB",
+            "HF_TOKEN is not set.",
+            where=repo_id,
+            fix="Make a token with write access on the Hub, and set HF_TOKEN to it.",
+        )
+    return token
 
 
 def repositories(config: Config, parts: Iterable[Part]) -> dict[Part, str]:
