@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from filelock import FileLock
+
 from tunewright import jobs, pipeline
-from tunewright.artifacts import MANIFEST, Artifact, Kind, fsync, load_artifact, make_key
+from tunewright.artifacts import Artifact, Kind, fsync, load_artifact, make_key
 from tunewright.comparison import require_gates
 from tunewright.config.schema import Config
 from tunewright.config.team import Team
@@ -88,10 +90,22 @@ def only(team: Team, agents: Sequence[str]) -> Team:
 
 
 def each(
-    team: Team, work: Callable[[Config, Listener], T], *, listener: Listener = SILENT
+    team: Team,
+    work: Callable[[Config, Listener], T],
+    *,
+    looks: bool = False,
+    listener: Listener = SILENT,
 ) -> dict[str, Result[T]]:
-    """Return what became of each agent; one that fails does not stop the others."""
-    _remember(team)
+    """Return what became of each agent; one that fails does not stop the others.
+
+    Args:
+        team: The agents.
+        work: What is done for each.
+        looks: It only looks: the options are not kept as those of the agents.
+        listener: Told how far it is.
+    """
+    if not looks or not (Path(team.run_dir) / TEAM_FILE).is_file():
+        _remember(team)
     found: dict[str, Result[T]] = {}
     for agent, config in team.configs.items():
         named = Named(listener, agent)
@@ -130,8 +144,10 @@ def run_stage(
         return made
 
     with weights_kept() if stage in ON_THE_BASE else nullcontext():
-        found = each(team, work, listener=listener)
-    return found | (_cross(team, listener) if stage == "compare" else {})
+        found = each(team, work, looks=stage in pipeline.ASIDE, listener=listener)
+    well = {a: config for a, config in team.configs.items() if found[a].error is None}
+    crossed = stage == "compare" and len(well) == len(team.configs)
+    return found | (_cross(team, listener) if crossed else {})
 
 
 def run(
@@ -166,6 +182,7 @@ def run(
         phase for phase in PHASES if phase in stages and phase != until and not anew
     ]
     phases.append(until)
+    uploads = not until and not only
     found: dict[str, Result[list[pipeline.Outcome]]] = {}
     crossed: dict[str, Result[Any]] = {}
     going = team
@@ -174,12 +191,15 @@ def run(
         def work(
             config: Config, named: Listener, phase: pipeline.Stage | None = phase
         ) -> list[pipeline.Outcome]:
-            require_ready(config)
+            if uploads:
+                require_ready(config)
             made = pipeline.run(
                 config, until=phase, start=start, only=only, decider=decider, listener=named
             )
-            if phase is None and not only:
+            if phase is None and uploads:
                 push_after_run(config, listener=named)
+            if phase == until == "compare":
+                require_gates(made[-1].artifact)
             return made
 
         with weights_kept() if phase in ON_THE_BASE or anew else nullcontext():
@@ -248,45 +268,61 @@ def cross(team: Team, *, listener: Listener = SILENT) -> Artifact | None:
     Raises:
         TunewrightError: As evaluate.compare_agents does.
     """
-    found = {agent: _present(config) for agent, config in team.configs.items()}
-    ready = {
-        a: config for a, config in team.configs.items() if {"dataset", "adapter"} <= found[a].keys()
-    }
+    ready, datasets, adapters = _ready(team)
     if len(ready) < 2:
         return None
-    datasets = {agent: found[agent]["dataset"] for agent in ready}
-    adapters = {agent: found[agent]["adapter"] for agent in ready}
     path = Path(team.run_dir) / CROSS
+    return current_cross(team) or compare_agents(ready, datasets, adapters, path, listener=listener)
+
+
+def current_cross(team: Team) -> Artifact | None:
+    """Return the comparison of agents with each other that is there, if it is of what they are now."""
+    ready, datasets, adapters = _ready(team)
     digests = {f"{agent}/dataset": one.digest for agent, one in datasets.items()}
     digests |= {f"{agent}/adapter": one.digest for agent, one in adapters.items()}
     try:
-        made = load_artifact(path, CROSS, verify=True)
+        made = load_artifact(Path(team.run_dir) / CROSS, CROSS, verify=True)
     except TunewrightError:
-        made = None
-    if made and made.key == make_key(CROSS, cross_settings(ready), digests):
-        return made
-    return compare_agents(ready, datasets, adapters, path, listener=listener)
+        return None
+    return made if made.key == make_key(CROSS, cross_settings(ready), digests) else None
 
 
-def summary(team: Team, results: Mapping[str, Result[Any]] | None = None) -> dict[str, Any]:
+def _ready(team: Team) -> tuple[dict[str, Config], dict[str, Artifact], dict[str, Artifact]]:
+    """Return config, dataset and adapter of all agents that are trained, also those that are not meant now."""
+    found = {agent: _present(config) for agent, config in team.everyone.items()}
+    ready = {
+        agent: config
+        for agent, config in team.everyone.items()
+        if {"dataset", "adapter"} <= found[agent].keys()
+    }
+    return (
+        ready,
+        {agent: found[agent]["dataset"] for agent in ready},
+        {agent: found[agent]["adapter"] for agent in ready},
+    )
+
+
+def summary(team: Team, results: Mapping[str, Result[Any]]) -> dict[str, Any]:
     """Return what is known of each agent, how they compare, and how they are started, and keep it.
 
     Args:
-        team: The agents.
+        team: The agents; all that there are are told of.
         results: Of the command, for those that failed in it.
     """
     agents: dict[str, Any] = {}
-    for agent, config in team.configs.items():
-        failed = results[agent].error if results and agent in results else None
+    for agent, config in team.everyone.items():
+        failed = results[agent].error if agent in results else None
         agents[agent] = _figures(config) | {
             "run": config.run_dir,
             "failed": failed.problems[0].message if failed else None,
         }
     found: dict[str, Any] = {"agents": agents, "start": _start(team)}
-    path = Path(team.run_dir) / CROSS
-    if (path / MANIFEST).is_file():
-        found["cross"] = dict(load_artifact(path, CROSS).facts)
-    _write(Path(team.run_dir) / SUMMARY, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    crossed = current_cross(team)
+    if crossed is not None:
+        found["cross"] = dict(crossed.facts)
+    if not process_rank():
+        text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+        _write(Path(team.run_dir) / SUMMARY, text)
     return found
 
 
@@ -338,7 +374,7 @@ def _start(team: Team) -> list[str]:
     """Return the commands that start what the agents have, in words and lines."""
     adapters: dict[str, Path] = {}
     modelfiles: dict[str, Path] = {}
-    for agent, config in team.configs.items():
+    for agent, config in team.everyone.items():
         made = _present(config)
         if "published" in made and is_published(config, made["published"]):
             facts = made["published"].facts
@@ -348,7 +384,7 @@ def _start(team: Team) -> list[str]:
             adapters[agent] = made["adapter"].path
         if "exported" in made and "Modelfile" in made["exported"].files:
             modelfiles[agent] = made["exported"].path / "Modelfile"
-    return lines_of_agents(team.configs, adapters, modelfiles)
+    return lines_of_agents(team.everyone, adapters, modelfiles)
 
 
 def _remember(team: Team) -> None:
@@ -366,8 +402,10 @@ def _write(file: Path, text: str) -> None:
     draft = file.with_name(f".{file.name}.new")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        fsync(draft)
-        draft.replace(file)
+        # One name, so that what a killed process left is written over; the lock keeps two apart.
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            draft.write_text(text, encoding="utf-8")
+            fsync(draft)
+            draft.replace(file)
     except OSError as error:
         raise failure("E_IO", f"{error.strerror}.", where=file) from error

@@ -36,12 +36,14 @@ def team_of(target: str, overrides: Sequence[str] = ()) -> Team | None:
     if not (path / TEAM_FILE).is_file():
         return None
     team = load_team(path / TEAM_FILE, overrides)
+    if any(one.startswith("output_dir=") for one in overrides):
+        return team
     # As of a run: the folder may have been moved or may be named from elsewhere.
     configs = {
         agent: config.model_copy(update={"output_dir": str(path / agent)})
         for agent, config in team.configs.items()
     }
-    return replace(team, run_dir=str(path), configs=configs)
+    return replace(team, run_dir=str(path), configs=configs, everyone=configs)
 
 
 def is_described(target: str) -> bool:

@@ -36,11 +36,13 @@ def _go(
         return
     with render.progress() as listener:
         config = config_of(target, overrides, note=listener.said)
+        uploads = not stages.get("until") and not stages.get("only")
         decides = pipeline.Given(known, decider(listener, silent=silent or as_json))
         try:
-            require_ready(config)
+            if uploads:
+                require_ready(config)
             outcomes = pipeline.run(config, **stages, decider=decides, listener=listener)
-            if not stages.get("until") and not stages.get("only"):
+            if uploads:
                 push_after_run(config, listener=listener)
         except pipeline.EndedError as error:
             ended, outcomes = error, error.outcomes
@@ -139,16 +141,14 @@ def _try(
     from tunewright.pipeline.status import tried
     from tunewright.targets import config_of
 
-    if team := teams.taken(target, overrides, agents):
-        for config in team.configs.values():
-            if not as_json:
-                render.line(config.run_dir)
-            standing.tried(config.run_dir, tried(config, **stages), as_json=as_json)
-        return
+    team = teams.taken(target, overrides, agents)
     with render.progress() as listener:
-        config = config_of(target, overrides, note=listener.said)
-        found = tried(config, **stages, listener=listener)
-    standing.tried(config.run_dir, found, as_json=as_json)
+        if team:
+            configs = list(team.configs.values())
+        else:
+            configs = [config_of(target, overrides, note=listener.said)]
+        found = {one.run_dir: tried(one, **stages, listener=listener) for one in configs}
+    standing.tried(found, as_json=as_json)
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What the terminal shows of how runs stand."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from rich.console import Console
@@ -82,17 +82,29 @@ def _runs(console: Console, found: Sequence[RunStatus]) -> None:
             print_prose(console, f"{one.run}: {one.fault}")
 
 
-def tried(run_dir: str, found: Sequence[Tried], *, as_json: bool) -> None:
-    """Print what a run would do."""
+def tried(found: Mapping[str, Sequence[Tried]], *, as_json: bool) -> None:
+    """Print what a run would do, or each of several, by its folder."""
     if as_json:
-        rows = [{"stage": one.stage, "would": one.would, "because": one.reasons} for one in found]
-        render.facts({"run": run_dir, "stages": rows}, as_json=True)
+        runs = [
+            {
+                "run": run,
+                "stages": [
+                    {"stage": one.stage, "would": one.would, "because": one.reasons}
+                    for one in stages
+                ],
+            }
+            for run, stages in found.items()
+        ]
+        render.facts(runs[0] if len(runs) == 1 else {"runs": runs}, as_json=True)
         return
     console = Console()
-    width = max((len(one.stage) for one in found), default=0)
-    for one in found:
-        since = f", because: {because(one.reasons)}" if one.reasons else ""
-        print_prose(console, f"{one.stage:<{width}}  {SAID[one.would]}{since}")
+    for run, stages in found.items():
+        if len(found) > 1:
+            print_line(console, run)
+        width = max((len(one.stage) for one in stages), default=0)
+        for one in stages:
+            since = f", because: {because(one.reasons)}" if one.reasons else ""
+            print_prose(console, f"{one.stage:<{width}}  {SAID[one.would]}{since}")
 
 
 def _table(*columns: str) -> Table:

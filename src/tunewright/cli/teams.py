@@ -26,12 +26,17 @@ def taken(target: str, overrides: Sequence[str], agents: Sequence[str]) -> Team 
         click.UsageError: Agents are named where there are none.
     """
     from tunewright.agents import only
+    from tunewright.config.team import for_agents
     from tunewright.targets import team_of
 
-    team = team_of(target, overrides)
-    if team is None and agents:
+    if not agents:
+        return team_of(target, overrides)
+    team = team_of(target)
+    if team is None:
         raise click.UsageError("--agent names one of a config's `agents`, and this one has none.")
-    return only(team, agents) if team else None
+    only(team, agents)
+    again = team_of(target, for_agents(overrides, agents))
+    return only(again, agents) if again else None
 
 
 def stage(team: Team, name: str, *, as_json: bool, **options: Any) -> None:

@@ -228,6 +228,9 @@ def _of_team(
     if team is not None:
         if dry_run:
             teams.stage(team, "plan", as_json=as_json, **options)
+        elif publish and options:
+            message = "Of several agents, train first with these flags, and then `tunewright run`."
+            raise click.UsageError(message)
         elif publish:
             teams.run(team, as_json=as_json)
         else:

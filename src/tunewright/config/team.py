@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tunewright.config.names import check_name
-from tunewright.config.overrides import apply, origin, without
+from tunewright.config.overrides import Flag, apply, origin, without
 from tunewright.config.schema import AGENTS, Config
 from tunewright.config.text import Place, dotted, parse, read_text
 from tunewright.config.trees import merged, section
@@ -20,8 +20,8 @@ from tunewright.errors import Problem, TunewrightError
 
 SHARED = ("name", "output_dir", AGENTS)
 """What an agent has none of its own of."""
-RESERVED = ("cross", "agents.json", "team.yaml")
-"""What lies beside the runs of agents."""
+RESERVED = ("base", "cross", "agents.json", "team.yaml")
+"""What lies beside the runs of agents, and what they are compared with."""
 BASE = ("model_name_or_path", "revision")
 DEFAULT_NAME = "team"
 """Where the config has none."""
@@ -35,12 +35,14 @@ class Team:
 
     Attributes:
         run_dir: Folder in which each agent's run lies.
-        configs: The whole config of each agent, by its name, in the order of the file.
+        configs: The whole config of each agent that is meant, by its name, in the order of the file.
+        everyone: Likewise of all that there are.
         tree: What was given, overrides applied: plain values.
     """
 
     run_dir: str
     configs: Mapping[str, Config]
+    everyone: Mapping[str, Config]
     tree: Mapping[str, Any]
 
 
@@ -71,6 +73,11 @@ def load_team(source: str | Path, overrides: Sequence[str] = ()) -> Team:
         places = without(places, path) | {path: Given(origin(override))}
     shared = [one for one in overrides if one not in own]
     problems = _faults(tree, where, places)
+    named = [one for one in shared if one.startswith("publish.agent=")]
+    if named:
+        fix = "Leave it out; the names are the keys of `agents`."
+        message = "'publish.agent': each of `agents` is published under its own name."
+        problems.append(Problem("E_CONFIG_KEY", message, origin(named[0]), fix))
     configs: dict[str, Config] = {}
     for name in () if problems else tree[AGENTS]:
         try:
@@ -82,7 +89,7 @@ def load_team(source: str | Path, overrides: Sequence[str] = ()) -> Team:
         raise TunewrightError(dict.fromkeys(problems))
     first = next(iter(configs.values()))
     run_dir = str(Path(first.run_dir).parent)
-    return Team(run_dir, configs, _overridden(tree, shared))
+    return Team(run_dir, configs, configs, _overridden(tree, shared))
 
 
 def _faults(tree: Mapping[str, Any], where: str, places: Mapping[Place, Given]) -> list[Problem]:
@@ -128,6 +135,10 @@ def _misnamed(agents: Mapping[Any, Any]) -> Iterator[_Fault]:
     for given in agents:
         name = str(given)
         place, folded = (AGENTS, name), name.casefold()
+        if not isinstance(given, str):
+            why = f"YAML reads this name as {type(given).__name__}, not as text"
+            yield _Fault(place, why, f'Write it in quotes: "{name}".')
+            continue
         try:
             check_name(name)
         except ValueError as error:
@@ -156,7 +167,10 @@ def _misplaced(agent: Place, options: Mapping[str, Any]) -> Iterator[_Fault]:
 
 
 def _overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the file with overrides in it: what is given for all, no agent has otherwise."""
+    """Return the file with overrides in it: what is given for all, no agent has otherwise.
+
+    Overrides that are no such thing raise their own error where the configs are made.
+    """
     found = deepcopy(dict(tree))
     agents: dict[str, dict[str, Any]] = {name: own or {} for name, own in found[AGENTS].items()}
     found[AGENTS] = agents
@@ -166,9 +180,21 @@ def _overridden(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
             if path[:1] == ("publish",) and path[-1] in REPOSITORIES:
                 # One that all are given is still made into one for each.
                 section(own, "publish").pop(str(path[-1]), None)
-            elif path[0] not in SHARED:
+            elif _has(own, path):
                 apply(own, override)
     return found
+
+
+def _has(own: Mapping[str, Any], path: Place) -> bool:
+    """Return whether an agent has something of its own at a place, or above it."""
+    node: Any = own
+    for part in path:
+        if not isinstance(node, dict):
+            return True
+        if part not in node:
+            return False
+        node = cast("dict[Any, Any]", node)[part]
+    return True
 
 
 def _config(
@@ -220,3 +246,21 @@ def _publishing(agent: str, tree: Mapping[str, Any], own: Set[str]) -> dict[str,
         if key not in own and isinstance(found.get(key), str):
             found[key] = f"{found[key]}-{agent}"
     return found
+
+
+def for_agents(overrides: Sequence[str], agents: Sequence[str]) -> list[str]:
+    """Return overrides that are for some agents only as their own; those of the name and folder stay for all."""
+    return [
+        one
+        for override in overrides
+        for one in (
+            [override]
+            if override.partition("=")[0].partition(".")[0] in (*SHARED, "model") or not agents
+            else [_own(override, agent) for agent in agents]
+        )
+    ]
+
+
+def _own(override: str, agent: str) -> str:
+    own = f"{AGENTS}.{agent}.{override}"
+    return Flag(own, override.flag) if isinstance(override, Flag) else own

@@ -70,7 +70,9 @@ def cross_settings(configs: Mapping[str, Config]) -> dict[str, Any]:
     """Return what determines a comparison of agents beside their datasets and adapters, as a JSON value."""
     return {
         agent: {
+            "model": [config.model.model_name_or_path, config.model.revision],
             "max_length": config.train.max_length,
+            "load_in_4bit": config.train.load_in_4bit,
             "bootstrap_samples": config.compare.bootstrap_samples,
             "seed": config.seed,
         }

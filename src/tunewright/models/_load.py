@@ -267,14 +267,22 @@ def device() -> Literal["cuda", "mps", "cpu"]:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrainedModel:
+def load_model(
+    folder: Path, dtype: str = "float32", *, shared: bool = True, **options: Any
+) -> PreTrainedModel:
     """Return the causal language model of a folder in evaluation mode.
+
+    Args:
+        folder: The model's.
+        dtype: Of its weights.
+        shared: Its weights may be those of other models, while they are kept; false for one that writes into them.
+        options: As Transformers takes them.
 
     Raises:
         TunewrightError: E_MODEL, the files are not a model that Transformers knows.
     """
     kept = _KEPT.get()
-    if kept is None or "quantization_config" in options:
+    if kept is None or not shared or "quantization_config" in options:
         return _loaded(folder, dtype, options)
     key = (folder.resolve(), dtype, repr(options))
     if key not in kept or _written(kept[key]):
@@ -284,7 +292,10 @@ def load_model(folder: Path, dtype: str = "float32", **options: Any) -> PreTrain
 
 
 def _written(model: PreTrainedModel) -> bool:
-    """Return whether something has written into weights, also through a model that shares them."""
+    """Return whether something has written into weights, also through a model that shares them.
+
+    What is written past autograd (`weight.data -= ...`) is not noticed: who does that loads weights of its own.
+    """
     return any(one._version for one in model.parameters())
 
 

@@ -14,9 +14,10 @@ from tunewright.pipeline.running import (
     run_stage,
 )
 from tunewright.pipeline.state import because, loaded, present
-from tunewright.pipeline.steps import STAGES, Stage, checkpoints_of
+from tunewright.pipeline.steps import ASIDE, STAGES, Stage, checkpoints_of
 
 __all__ = [
+    "ASIDE",
     "SAFE",
     "SKIPPED",
     "STAGES",

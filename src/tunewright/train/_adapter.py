@@ -37,6 +37,7 @@ from tunewright.train._initial import (
 )
 from tunewright.train._state import like, whole
 from tunewright.train.methods import (
+    CHANGES_BASE,
     STARTS_ABOVE_ZERO,
     begins_with,
     conflicts,
@@ -131,7 +132,9 @@ def _load_base(
             compute_dtype=dtype if compute == "auto" else compute,
             double_quantisation=options.bnb_4bit_use_double_quant,
         )
-    model = load_model(base, dtype, **settings)
+    # PEFT takes what these adapters begin with out of the base's weights, in place.
+    own = begins_with(options.lora, CHANGES_BASE)
+    model = load_model(base, dtype, shared=not own, **settings)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On some processors the first evaluation would repack the weights for a product without gradient.
