@@ -176,8 +176,7 @@ def run(
     Raises:
         TunewrightError: E_USAGE, the choice of stages contradicts itself.
     """
-    first = next(iter(team.configs.values()))
-    stages, anew = pipeline.chosen(first, until=until, start=start, only=only)
+    stages, anew = pipeline.chosen(until=until, start=start, only=only)
     phases: list[pipeline.Stage | None] = [
         phase for phase in PHASES if phase in stages and phase != until and not anew
     ]

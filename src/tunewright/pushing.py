@@ -85,7 +85,7 @@ def push(
     done: list[Pushed] = []
     for part in wanted:
         done.append(send(part, dry_run=False))
-        _write_down(config, part, repos[part], done[-1], found[KINDS[part]])
+        _write_down(config, part, repos[part], done[-1])
     return done
 
 
@@ -112,8 +112,7 @@ def push_after_run(config: Config, *, listener: Listener = SILENT) -> list[Pushe
     wanted: list[Part] = [
         part
         for part in asked
-        if known.get(part, {}).get("repo_id") != repos[part]
-        or known[part]["digest"] != load_artifact(run / KINDS[part], KINDS[part]).digest
+        if not known.get(part, {}).items() >= _identity(config, part, repos[part]).items()
     ]
     if not wanted:
         if asked:
@@ -256,13 +255,24 @@ def _receipts(run: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _write_down(config: Config, part: Part, repo_id: str, made: Pushed, what: Artifact) -> None:
+def _identity(config: Config, part: Part, repo_id: str) -> dict[str, Any]:
+    """Return what an upload is of, and where: as long as it is the same, it need not be made again."""
     run = Path(config.run_dir)
-    entry = {
+    compared = part != "dataset" and (run / "evaluation" / MANIFEST).is_file()
+    return {
         "repo_id": repo_id,
+        "endpoint": os.environ.get("HF_ENDPOINT"),
+        "revision": config.publish.hub_revision,
+        "digest": load_artifact(run / KINDS[part], KINDS[part]).digest,
+        "evaluation": load_artifact(run / "evaluation", "evaluation").digest if compared else None,
+    }
+
+
+def _write_down(config: Config, part: Part, repo_id: str, made: Pushed) -> None:
+    run = Path(config.run_dir)
+    entry = _identity(config, part, repo_id) | {
         "url": made.url,
         "commit": made.commit,
-        "digest": what.digest,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     text = json.dumps({**_receipts(run), part: entry}, indent=1, sort_keys=True) + "\n"

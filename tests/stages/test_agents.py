@@ -243,12 +243,12 @@ def test_start_lines_keep_apart_what_one_server_cannot_serve(ran, tmp_path):
     team = team_of(str(tmp_path / "runs" / "duo"))
     adapter = tmp_path / "runs" / "duo" / "critic" / "adapter"
     (adapter / "chat_template.jinja").write_text("{{ messages[0].content }}")
-    lines = [line for line in agents.summary(team)["start"] if line.startswith("vllm")]
+    lines = [line for line in agents.summary(team, {})["start"] if line.startswith("vllm")]
     assert [line.count("--lora-modules") for line in lines] == [1, 1]
     assert [line[-11:] for line in lines] == ["--port 8080", "--port 8081"]
     settings = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"use_dora": True}))
-    told = [line for line in agents.summary(team)["start"] if line.startswith("#")]
+    told = [line for line in agents.summary(team, {})["start"] if line.startswith("#")]
     assert len(told) == 1
     assert "critic is not for vLLM" in told[0]
 
@@ -257,6 +257,7 @@ def test_weights_are_read_once_and_stay_as_they_are(tmp_path):
     base = tmp_path / "base"
     shutil.copytree(resolve_model("tunewright/tiny"), base)
     ids = torch.arange(40)[None]
+    weights = (base / "model.safetensors").read_bytes()
     with weights_kept():
         first = load_model(base)
         expected = first(ids).logits
@@ -268,6 +269,12 @@ def test_weights_are_read_once_and_stay_as_they_are(tmp_path):
         # What is trained beside them touches nothing.
         second.requires_grad_(requires_grad=False)
         assert next(first.parameters()).requires_grad
+        # Who writes into the base past autograd, as OLoRA does, has weights of its own.
+        (base / "model.safetensors").write_bytes(weights)
+        own = load_model(base, shared=False)
+        next(own.parameters()).data -= 1
+        assert torch.equal(load_model(base)(ids).logits, expected)
+        (base / "model.safetensors").unlink()
         # Who writes into them all the same is noticed: the weights are read again, and are gone here.
         with torch.no_grad():
             next(second.parameters()).mul_(2)

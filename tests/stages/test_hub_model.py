@@ -738,6 +738,9 @@ def test_a_run_ends_with_what_its_config_uploads(hub, run):
     assert "report.html" in model(hub, "me/voice").files
     # What is there as it is now is not uploaded again; what changed is.
     assert push_after_run(config) == []
+    branch = config_of(run.run_dir, ["publish.push_to_hub=[adapter]", "publish.hub_revision=v2"])
+    assert len(push_after_run(branch)) == 1
+    assert push_after_run(branch) == []
     changed(config, "evaluation", lambda draft: draft.facts.update(sentence="It has."))
     changed(config, "adapter", lambda draft: (draft.path / "new.txt").write_text("new"))
     with pytest.raises(TunewrightError, match="another adapter"):

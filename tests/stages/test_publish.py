@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from published import GATE, artifacts, config_of, make, make_run
 
-from tunewright.artifacts import Artifact, sha256
+from tunewright.artifacts import Artifact, load_artifact, sha256, writing
 from tunewright.errors import TunewrightError
 from tunewright.machine import Space
 from tunewright.publish import blobs, founding, publish, store
@@ -269,3 +269,33 @@ def test_publishing_loads_no_heavy_library(made, tmp_path):
     output = json.loads(done.stdout)
     assert output["heavy"] == []
     assert {v.version for v in store.list_versions(tmp_path / "store")} == set(output["versions"])
+
+
+def test_a_secret_in_the_config_is_not_published(made, tmp_path):
+    config = config_of(tmp_path / "run", tmp_path / "store")
+    secret = "hf_" + "aB3" * 12
+    export = config.export.model_copy(update={"system": f"Use {secret}."})
+    with pytest.raises(TunewrightError) as error:
+        publish(config.model_copy(update={"export": export}), *artifacts(made))
+    assert codes(error) == ["E_SECRET_IN_ARTIFACT"]
+    assert secret not in str(error.value)
+    assert store.list_versions(tmp_path / "store") == []
+
+
+def test_the_card_tells_of_the_merged_model_that_the_files_are_of(made, tmp_path):
+    run = shutil.copytree(made, tmp_path / "made")
+    parity = {"gate": "top-1 agreement", "value": "1.00", "limit": "0.97", "passed": True}
+    merged = make(run, "merged", {"config.json": b"{}"}, {"step": 3, "gates": [parity]})
+    exported = load_artifact(run / "exported", "exported")
+    assert "top-1 agreement" not in card_after(run, tmp_path)
+    parents = {"merged": merged}
+    with writing(exported.path, "exported", settings={}, parents=parents) as draft:
+        for name in exported.files:
+            (draft.path / name).write_bytes((exported.path / name).read_bytes())
+        draft.facts |= exported.facts
+    assert "top-1 agreement" in card_after(run, tmp_path)
+
+
+def card_after(run, tmp_path):
+    published(run, tmp_path)
+    return (store.resolve(tmp_path / "store", "writer") / "README.md").read_text()

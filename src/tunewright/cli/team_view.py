@@ -21,7 +21,7 @@ COLUMNS = (
     "gates",
     "version",
 )
-COLOURS = {"specialised": "green", "misplaced": "red", "shared": "yellow"}
+COLOURS = {"specialised": "green", "misplaced": "red", "shared": "yellow", "unknown": "dim"}
 
 
 def summary(found: Mapping[str, Any]) -> None:

@@ -78,6 +78,11 @@ def _losses(
     return common
 
 
+def _alike(losses: Sequence[Loss]) -> bool:
+    whole = not any(one.cut for one in losses)
+    return whole or len({(one.tokens, one.cut) for one in losses}) == 1
+
+
 def _lost(
     side: Local, rows: Sequence[Row], max_length: int, whose: str, listener: Listener
 ) -> dict[int, Loss]:
@@ -85,12 +90,16 @@ def _lost(
     listener.started("cross", len(given), f"rows of {whose}, {side.name}")
     losses = side.losses(list(given.values()), lambda done: listener.advanced(done, "perplexity"))
     return {
-        index: Loss(nats, len(row.labels))
+        index: Loss(nats, len(row.labels), row.cut)
         for (index, row), nats in zip(given.items(), losses, strict=True)
     }
 
 
 def _common(models: Mapping[str, Mapping[int, Loss]]) -> dict[str, list[Loss]]:
-    """Return the losses on the rows in which every model has something to lose."""
-    shared = sorted(set.intersection(*(set(losses) for losses in models.values())))
+    """Return the losses on the rows in which every model has something to lose, and the same.
+
+    With templates or tokenizers of their own, models may be cut off at different places of a row.
+    """
+    rows = sorted(set.intersection(*(set(losses) for losses in models.values())))
+    shared = [index for index in rows if _alike([of[index] for of in models.values()])]
     return {model: [losses[index] for index in shared] for model, losses in models.items()}

@@ -35,10 +35,12 @@ class LabelledRow:
     Attributes:
         ids: Token ids.
         labels: Positions whose tokens are to be foretold, in order; at least one, the first is 1 or more.
+        cut: There was more than is read.
     """
 
     ids: Sequence[int]
     labels: Sequence[int]
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def labelled(
         ids, mask = encoded.input_ids[:max_length], encoded.mask[:max_length]
         labels = [at for at in range(1, len(ids)) if mask[at]]
         if labels:
-            found[number] = LabelledRow(ids, labels)
+            found[number] = LabelledRow(ids, labels, len(encoded.input_ids) > max_length)
     return found
 
 

@@ -99,11 +99,19 @@ def difference(
 
 
 def resampled(
-    values: Sequence[T], figure: Callable[[Sequence[T]], float], *, samples: int, seed: int
+    values: Sequence[T],
+    figure: Callable[[Sequence[T]], float],
+    *,
+    samples: int,
+    seed: int,
+    outside: float = 0.05,
 ) -> Estimate:
-    """Return a figure of all values, with the percentile interval of it over draws with replacement."""
+    """Return a figure of all values, with the percentile interval of it over draws with replacement.
+
+    `outside` is the share of draws that the interval leaves out.
+    """
     random = Random(seed)
     value = figure(values)
     draws = sorted(figure(random.choices(values, k=len(values))) for _ in range(samples))
-    low, high = draws[int(0.025 * len(draws))], draws[int(0.975 * len(draws))]
+    low, high = draws[int(outside / 2 * len(draws))], draws[int((1 - outside / 2) * len(draws))]
     return Estimate(value, min(low, value), max(high, value))

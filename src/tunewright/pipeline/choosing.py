@@ -2,28 +2,27 @@
 
 from collections.abc import Sequence
 
-from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError
-from tunewright.pipeline.steps import Stage, stages_of
+from tunewright.pipeline.steps import STAGES, Stage
 
 
 def chosen(
-    config: Config, *, until: str | None, start: str | None, only: Sequence[str]
+    *, until: str | None, start: str | None, only: Sequence[str]
 ) -> tuple[tuple[Stage, ...], bool]:
     """Return the stages to go through in their order, and whether they are done anew even if they are finished.
 
     Raises:
-        TunewrightError: E_USAGE, for every name that is no stage of this config, and for a choice that
+        TunewrightError: E_USAGE, for every name that is no stage, and for a choice that
             contradicts itself.
     """
-    known = stages_of(config)
+    known = STAGES
     given = {
         "--until": [until] if until else [],
         "--from": [start] if start else [],
         "--only": only,
     }
     problems = [
-        Problem("E_USAGE", f"'{name}' is no stage of this run.", flag, f"Name one: {_all(known)}.")
+        Problem("E_USAGE", f"'{name}' is no stage.", flag, f"Name one: {_all(known)}.")
         for flag, names in given.items()
         for name in names
         if name not in known

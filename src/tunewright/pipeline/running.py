@@ -94,7 +94,7 @@ def run(
             E_ARTIFACT_INVALID: what `start` and `only` need is not there, or outdated. E_STOPPED, it was
             decided to stop. Else as the stages do.
     """
-    stages, anew = chosen(config, until=until, start=start, only=only)
+    stages, anew = chosen(until=until, start=start, only=only)
     with logged(config, _named(until, start, only), listener) as log:
         course = _Course(config, decider, log)
         if anew:
@@ -159,7 +159,9 @@ class _Course:
     def __init__(self, config: Config, decider: Decider, log: Log) -> None:
         self.outcomes: list[Outcome] = []
         self._config = config
-        self._remembered: Config | None = None
+        # A checkpoint that is chosen on the way is about one adapter: decisions.json has it, run.yaml not.
+        self._given = config
+        self._remembered = False
         self._decider = decider
         self._log = log
         self._found: dict[Kind, Artifact] = {}
@@ -274,9 +276,9 @@ class _Course:
 
     def _remember(self) -> None:
         """Write the config into the run folder, if it is not there."""
-        if self._remembered is not self._config:
-            _remember(self._config)
-            self._remembered = self._config
+        if not self._remembered:
+            _remember(self._given)
+            self._remembered = True
 
     def _settle(self) -> None:
         """Take over which checkpoint the user has chosen for the adapter that is there."""

@@ -23,7 +23,7 @@ from tunewright.errors import Problem, TunewrightError
 from tunewright.evaluate import prompts_digest
 from tunewright.events import SILENT, Listener
 from tunewright.pipeline.questions import settled
-from tunewright.pipeline.steps import STEPS, Artifacts, Stage, Step, stages_of
+from tunewright.pipeline.steps import STAGES, STEPS, Artifacts, Stage, Step
 from tunewright.publish import is_published
 
 ASKED_FOR = "it was asked for"
@@ -75,8 +75,16 @@ def loaded(
     found: dict[Kind, Artifact] = {}
     for kind in kinds:
         found[kind] = load_artifact(run_dir / kind, kind, verify=True)
-    _require_current(config, found, listener)
+    _require_current(_settled(config), found, listener)
     return found
+
+
+def _settled(config: Config) -> Config:
+    """Return the config with the checkpoint that the user has chosen for the adapter that is there."""
+    try:
+        return settled(config, load_artifact(Path(config.run_dir) / "adapter", "adapter"))
+    except TunewrightError:
+        return config
 
 
 def present(config: Config) -> dict[Kind, Artifact]:
@@ -87,7 +95,12 @@ def present(config: Config) -> dict[Kind, Artifact]:
         if not (run_dir / step.kind / MANIFEST).is_file() or step.kind == "report":
             continue
         artifact = load_artifact(run_dir / step.kind, step.kind)
-        if not _mismatches(run_dir, {step.kind: artifact}):
+        try:
+            apart = _mismatches(run_dir, {step.kind: artifact})
+        except TunewrightError:
+            # What it was made of is gone.
+            continue
+        if not apart:
             found[step.kind] = artifact
     return found
 
@@ -247,7 +260,7 @@ def survey(config: Config, listener: Listener = SILENT) -> dict[Stage, Standing]
     """Return how every stage of a run stands, in their order; with the checkpoint that the user has chosen."""
     found: dict[Kind, Artifact] = {}
     table: dict[Stage, Standing] = {}
-    for stage in stages_of(config):
+    for stage in STAGES:
         step = STEPS[stage]
         config = settled(config, found.get("adapter"))
         one = table[stage] = standing(config, step, found, listener)

@@ -145,7 +145,7 @@ def tried(
     Raises:
         TunewrightError: E_USAGE, the choice of stages contradicts itself.
     """
-    stages, anew = chosen(config, until=until, start=start, only=only)
+    stages, anew = chosen(until=until, start=start, only=only)
     table = survey(config, listener)
     return [_tried(stage, table[stage], anew=anew) for stage in stages]
 

@@ -28,11 +28,6 @@ Artifacts = Mapping[Kind, Artifact]
 Make = Callable[[Config, Artifacts, Listener], Artifact]
 
 
-def _always(config: Config) -> bool:
-    del config
-    return True
-
-
 @dataclass(frozen=True)
 class Step:
     """A stage: what it makes, of what, and how.
@@ -42,7 +37,6 @@ class Step:
         parents: Artifacts it reads.
         make: Calls the stage.
         anew: Calls it where it is to be done anew although it is finished; None: as `make`.
-        when: Tells whether a config has this stage at all.
         of_all: It reads whatever is there.
     """
 
@@ -50,18 +44,12 @@ class Step:
     parents: tuple[Kind, ...]
     make: Make
     anew: Make | None = None
-    when: Callable[[Config], bool] = _always
     of_all: bool = False
 
     def reads(self, found: Artifacts) -> tuple[Kind, ...]:
         """Return the kinds of what it is made of, where these artifacts are there."""
         others: tuple[Kind, ...] = tuple(kind for kind in found if kind != self.kind)
         return others if self.of_all else self.parents
-
-
-def stages_of(config: Config) -> tuple[Stage, ...]:
-    """Return the stages that a config has, in their order."""
-    return tuple(stage for stage, step in STEPS.items() if step.when(config))
 
 
 def _train_anew(config: Config, artifacts: Artifacts, listener: Listener) -> Artifact:

@@ -59,7 +59,7 @@ def publish(
 ) -> Artifact:
     """Return the receipt of a new version in the store, to which the store's map now points.
 
-    The version is `<store>/<agent>/<adapter>/<version>/` with the folders `adapter` and `gguf` and a
+    The version is `<store>/<agent>/<adapter>/<version>/` with the folders `adapter` and `gguf`, a card and a
     manifest that names the SHA-256 and size of every file. It appears whole or not at all, however
     many processes publish at once and wherever one of them is killed.
 

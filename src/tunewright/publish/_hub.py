@@ -8,10 +8,10 @@ from tunewright.artifacts import Artifact, load_artifact
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space
-from tunewright.privacy import secrets_in
 from tunewright.publish import Pushed, _parquet
 from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
 from tunewright.publish.card import DatasetFacts, Split, dataset_card
+from tunewright.publish.private import found_in
 from tunewright.publish.repositories import require_token
 
 SIDES = {"train": "train", "eval": "validation"}
@@ -89,7 +89,7 @@ def _write(
             splits.append(Split(SIDES[side], name, rows, words, tokens, num_bytes, file_bytes))
         card = dataset_card(_facts(dataset, check, survey, splits, repo_id, license))
         plain = card.replace("\\", "")  # the card's escapes would hide a token from the search
-        if found := secrets_in(plain):
+        if found := found_in(plain):
             message = (
                 f"What looks like a secret ({found[0].kind}) is in the card: {found[0].shown}."
             )

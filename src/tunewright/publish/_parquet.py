@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from tunewright.errors import Problem
 from tunewright.models.messages import messages_of
-from tunewright.privacy import secrets_in, texts_in
+from tunewright.privacy import texts_in
+from tunewright.publish.private import found_in
 
 GROUP_ROWS = 10_000
 GROUP_BYTES = 16_000_000
@@ -186,7 +187,7 @@ def _look(found: Survey, row: Mapping[str, Any], side: str, where: str) -> None:
     found.shapes[shape] = found.shapes.get(shape, 0) + 1
     found.raw += shape == "text"
     found.words[side] += len(messages_of(row)[-1]["content"].split())
-    for secret in secrets_in("\n".join(texts_in(row))):
+    for secret in found_in("\n".join(texts_in(row))):
         if len(found.secrets) == MAX_NAMED:
             found.more_secrets += 1
             continue

@@ -16,17 +16,16 @@ from errno import ENOTDIR
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tunewright.artifacts import Artifact, fsync, load_artifact, sha256, writing
+from tunewright.artifacts import Artifact, Kind, fsync, load_artifact, sha256, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.privacy import secrets_in
 from tunewright.publish import Forced, blobs, card_of, drafts, founding, layout, manifest, pointers
 from tunewright.publish.blobs import StoredFile
 from tunewright.publish.layout import BLOBS, Key
-from tunewright.publish.private import refuse_secrets
+from tunewright.publish.private import found_in, refuse_secrets, refuse_secrets_in
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 CARD = "README.md"
@@ -50,7 +49,8 @@ def publish_run(
     root = layout.store_root(config)
     agent, name = config.publish.agent, config.publish.adapter or config.name
     layout.check_names((agent, name, *([v] if (v := config.publish.version) else [])))
-    if secrets_in(reason or ""):
+    _require_text(reason)
+    if found_in(reason or ""):
         message = "The reason holds what looks like a password, key or token."
         raise failure("E_SECRET_IN_ARTIFACT", message, where="reason", fix="Say it without.")
     refused = manifest.refusals(artifacts)
@@ -62,7 +62,7 @@ def publish_run(
         files = _files(artifacts)
         forced = _forced(refused, reason)
         card = draft.path / CARD
-        card.write_text(card_of(artifacts | _beside(adapter), config, forced), encoding="utf-8")
+        card.write_text(card_of(artifacts | _beside(artifacts), config, forced), encoding="utf-8")
         files[CARD] = StoredFile(card, sha256(card), card.stat().st_size)
         sources = {name: file.source for name, file in files.items()}
         refuse_secrets(sources, made_in=draft.path)
@@ -76,6 +76,7 @@ def publish_run(
             "adapter": name,
             "forced": asdict(forced) if forced else None,
         } | manifest.describe(config, artifacts, files)
+        refuse_secrets_in(content, manifest.MANIFEST)
         with drafts.aside(root) as folder:
             # The store may have been copied since it was made.
             founding.probe(folder)
@@ -105,17 +106,37 @@ def _forced(refused: list[Problem], reason: str | None) -> Forced | None:
     return Forced([problem.message for problem in refused], reason)
 
 
-def _beside(adapter: Artifact) -> dict[str, Artifact]:
-    """Return the dataset that the adapter was trained on and its check, if they are still there: the card tells of them."""
+def _require_text(reason: str | None) -> None:
+    """Refuse a reason that no file can hold.
+
+    Raises:
+        TunewrightError: E_USAGE.
+    """
     try:
-        dataset = load_artifact(adapter.path.parent / "dataset", "dataset")
-        if dataset.digest != adapter.parents.get("dataset"):
-            return {}
-        check = load_artifact(adapter.path.parent / "check", "check")
-    except TunewrightError:
-        return {}
-    same = check.parents.get("dataset") == dataset.digest
-    return {"dataset": dataset} | ({"check": check} if same else {})
+        (reason or "").encode()
+    except UnicodeEncodeError as error:
+        message = "The reason is not UTF-8 text."
+        raise failure("E_USAGE", message, where="--reason", fix="Type it in UTF-8.") from error
+
+
+def _beside(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Return what lies beside the adapter, and is what the artifacts were made of or with: the card tells of it."""
+    adapter, exported = artifacts["adapter"], artifacts["exported"]
+    of_whom: dict[Kind, Artifact] = {"dataset": adapter, "merged": exported}
+    found: dict[str, Artifact] = {}
+    for kind in ("dataset", "check", "merged"):
+        try:
+            one = load_artifact(adapter.path.parent / kind, kind)
+        except TunewrightError:
+            continue
+        dataset = found.get("dataset")
+        if kind == "check":
+            same = dataset is not None and one.parents.get("dataset") == dataset.digest
+        else:
+            same = one.digest == of_whom[kind].parents.get(kind)
+        if same:
+            found[kind] = one
+    return found
 
 
 def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:

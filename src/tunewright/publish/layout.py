@@ -86,7 +86,7 @@ def read_info(root: Path) -> dict[str, Any] | None:
         return None
     try:
         info = json.loads(raw)
-        number = info["format"]
+        number, _ = info["format"], info["files"]
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         message = f"{INFO} cannot be read."
         raise failure("E_ARTIFACT_INVALID", message, where=root / INFO, fix=_REPAIR) from error
@@ -122,7 +122,11 @@ def replace_own(file: Path, content: bytes) -> None:
     """Let one of the store's own files have these bytes, in one rename; call it under `locked`."""
     new = file.with_name(f".{file.name}.new")
     try:
-        new.write_bytes(content)
+        # What stands there was left by a process that was killed; or is a link that leads out of the store.
+        new.unlink(missing_ok=True)
+        handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
         fsync(new)
         new.replace(file)
     except OSError:

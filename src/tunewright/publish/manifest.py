@@ -169,8 +169,7 @@ def _template_digest(files: Mapping[str, StoredFile]) -> str | None:
     if (file := files.get("adapter/chat_template.jinja")) is not None:
         return file.sha256
     if (file := files.get("adapter/tokenizer_config.json")) is not None:
-        raw = file.source if isinstance(file.source, bytes) else file.source.read_bytes()
-        template = json.loads(raw).get("chat_template")
+        template = json.loads(file.source.read_bytes()).get("chat_template")
         if isinstance(template, str):
             return hashlib.sha256(template.encode()).hexdigest()
     return None

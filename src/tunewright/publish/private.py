@@ -1,7 +1,8 @@
 """Secrets in files that are about to be passed on: into the store, or to the Hub."""
 
+import html
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tunewright.errors import CODES, Problem, TunewrightError
@@ -52,6 +53,17 @@ def refuse_secrets(files: Mapping[str, Path], made_in: Path | None = None) -> No
         raise TunewrightError(problems)
 
 
+def refuse_secrets_in(values: object, where: str) -> None:
+    """Refuse JSON values of which a text holds what looks like a secret.
+
+    Raises:
+        TunewrightError: E_SECRET_IN_ARTIFACT for each; the secret itself is not shown.
+    """
+    problems = [_problem(found, where) for found in found_in("\n".join(texts_in(values)))]
+    if problems:
+        raise TunewrightError(problems[:MAX_NAMED])
+
+
 def _problem(found: Found, where: str) -> Problem:
     message = f"What looks like a secret ({found.kind}) is in the file: {found.shown}."
     return Problem("E_SECRET_IN_ARTIFACT", message, where, CODES["E_SECRET_IN_ARTIFACT"].fix)
@@ -61,13 +73,14 @@ def _secrets_of(name: str, file: Path) -> Iterator[tuple[int, Found]]:
     """Yield line and secret of everything found in a file."""
     seen: set[int] = set()
     for line, start, text in _pieces(name, file):
-        for found in _found(text):
+        for found in found_in(text):
             if start + found.start not in seen:
                 seen.add(start + found.start)
                 yield line + text.count("\n", 0, found.start), found
 
 
-def _found(text: str) -> list[Found]:
+def found_in(text: str) -> list[Found]:
+    """Return what in a text looks like a secret, or is the value of one of KEYS."""
     known = [
         Found(f"the value of {name}", at, at + len(value), masked(value))
         for name in KEYS
@@ -83,15 +96,16 @@ def _pieces(name: str, file: Path) -> Iterator[tuple[int, int, str]]:
     elif name.endswith(".gguf"):
         yield 1, 0, _gguf_metadata(file)
     elif not name.endswith(BINARY):
-        yield from _text_pieces(file, marked=name.endswith(".md"))
+        clean = _CLEANED.get(Path(name).suffix, _without_escapes)
+        yield from _text_pieces(file, clean)
 
 
-def _text_pieces(file: Path, *, marked: bool) -> Iterator[tuple[int, int, str]]:
+def _text_pieces(file: Path, clean: Callable[[str], str]) -> Iterator[tuple[int, int, str]]:
     line, start, kept = 1, 0, ""
     with file.open(encoding="utf-8", errors="replace", newline="") as stream:
         while piece := stream.read(PIECE):
             piece += stream.read(1) if piece.endswith("\\") else ""
-            text = kept + (piece.replace("\\", "") if marked else _without_escapes(piece))
+            text = kept + clean(piece)
             yield line, start, text
             kept = text[-OVERLAP:]
             gone = len(text) - len(kept)
@@ -101,6 +115,13 @@ def _text_pieces(file: Path, *, marked: bool) -> Iterator[tuple[int, int, str]]:
 def _without_escapes(text: str) -> str:
     """Return a text without backslashes of JSON that would hide a password from the search."""
     return text.replace('\\"', '"').replace("\\/", "/")
+
+
+_CLEANED: Mapping[str, Callable[[str], str]] = {
+    ".md": lambda text: text.replace("\\", ""),
+    ".html": html.unescape,
+}
+"""What takes away the escapes of a kind of file that would hide a password from the search."""
 
 
 def _safetensors_header(file: Path) -> str:

@@ -7,11 +7,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tunewright.artifacts import sha256
 from tunewright.config.schema import Config
 from tunewright.serve import vllm
 from tunewright.serve.servable import AdapterModel
 
 TINY = "tunewright/tiny"
+READS = ("tokenizer.json", vllm.TEMPLATE)
+"""What says how an adapter reads a text."""
 
 
 def lines_of_agents(
@@ -19,7 +22,8 @@ def lines_of_agents(
 ) -> list[str]:
     """Return shell lines, and comments where one cannot be given.
 
-    vLLM reads one chat template for all adapters that it serves: those with another one get a line of their own.
+    One vLLM reads one tokenizer and one chat template for all adapters that it serves, and has one base: those
+    with others get a line of their own.
 
     Args:
         configs: Of each agent, by its name; all of one base.
@@ -27,7 +31,7 @@ def lines_of_agents(
         modelfiles: Modelfile for Ollama, of those that have one.
     """
     found: list[str] = []
-    groups: dict[str | None, list[tuple[AdapterModel, dict[str, Any]]]] = {}
+    groups: dict[object, list[tuple[AdapterModel, dict[str, Any]]]] = {}
     for agent, path in adapters.items():
         config = configs[agent]
         model = AdapterModel(
@@ -38,16 +42,21 @@ def lines_of_agents(
             config.model.revision,
             in_4_bits=config.train.load_in_4bit,
         )
-        settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+        try:
+            settings = json.loads((path / "adapter_config.json").read_text(encoding="utf-8"))
+            reads = tuple(sha256(path / n) for n in READS if (path / n).is_file())
+        except (OSError, ValueError):
+            found.append(
+                f"# {agent}: the adapter in {path} cannot be read; tunewright verify tells."
+            )
+            continue
         reasons = vllm.unfit(model, settings)
         if reasons:
             found.append(
                 f"# {agent} is not for vLLM: {'; '.join(reasons)}. Serve the merged model."
             )
             continue
-        template = path / vllm.TEMPLATE
-        text = template.read_text(encoding="utf-8") if template.is_file() else None
-        groups.setdefault(text, []).append((model, settings))
+        groups.setdefault((reads, model.in_4_bits), []).append((model, settings))
     for number, group in enumerate(groups.values()):
         models, settings = zip(*group, strict=True)
         config = configs[models[0].name]

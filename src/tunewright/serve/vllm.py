@@ -6,6 +6,7 @@ Source: vLLM's documentation of `vllm serve` and of LoRA adapters: https://docs.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tunewright.serve.servable import AdapterModel, FolderModel
@@ -48,36 +49,36 @@ def command(
         settings: The adapter's `adapter_config.json`; empty for a folder.
         place: Where it is served.
     """
-    words = ["vllm", "serve"]
     if isinstance(model, AdapterModel):
-        words += _adapters([model], [settings])
-    else:
-        words += [str(model.path), "--served-model-name", model.name]
-    template = model.path / TEMPLATE
-    words += ["--chat-template", str(template)] if template.is_file() else []
-    words += ["--max-model-len", str(place.context)]
-    sampling = {"temperature": place.temperature, "top_p": place.top_p}
-    words += ["--override-generation-config", json.dumps(sampling)]
-    # Without these, any page may read the answers, and anyone the interface.
-    words += ["--allowed-origins", "[]", "--disable-fastapi-docs"]
-    return [*words, "--host", place.host, "--port", str(place.port)]
+        return command_of_agents([model], [settings], place)
+    words = ["vllm", "serve", str(model.path), "--served-model-name", model.name]
+    return [*words, *_options(model.path, place)]
 
 
 def command_of_agents(
     models: Sequence[AdapterModel], settings: Sequence[Mapping[str, Any]], place: Place
 ) -> list[str]:
-    """Return the words of a command that serves several adapters of one base, which read the same template.
+    """Return the words of a command that serves several adapters of one base, which read the same template and tokens.
 
     Args:
         models: The adapters, at least one.
         settings: The `adapter_config.json` of each.
         place: Where they are served.
     """
-    words = ["vllm", "serve", *_adapters(models, settings)]
-    template = models[0].path / TEMPLATE
-    words += ["--chat-template", str(template)] if template.is_file() else []
-    words += ["--max-model-len", str(place.context)]
-    return [*words, "--host", place.host, "--port", str(place.port)]
+    return ["vllm", "serve", *_adapters(models, settings), *_options(models[0].path, place)]
+
+
+def _options(folder: Path, place: Place) -> Iterator[str]:
+    """Yield the words that say how is answered, and to whom; the template is that of the folder."""
+    template = folder / TEMPLATE
+    if template.is_file():
+        yield from ("--chat-template", str(template))
+    yield from ("--max-model-len", str(place.context))
+    sampling = {"temperature": place.temperature, "top_p": place.top_p}
+    yield from ("--override-generation-config", json.dumps(sampling))
+    # Without these, any page may read the answers, and anyone the interface.
+    yield from ("--allowed-origins", "[]", "--disable-fastapi-docs")
+    yield from ("--host", place.host, "--port", str(place.port))
 
 
 def _adapters(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tunewright import load_config
-from tunewright.config.team import load_team
+from tunewright.config.team import for_agents, load_team
 from tunewright.errors import TunewrightError
 from tunewright.targets import config_of, team_of
 
@@ -122,6 +122,8 @@ agents:
         ({"a": 3}, "'agents.a': should be a mapping of options."),
         ({"../x": {}}, "letters, digits"),
         ({"cross": {}}, "needs this name"),
+        ({"base": {}}, "needs this name"),
+        ({1: {}}, "as int, not as text"),
         ({"a": {}, "A": {}}, "one folder on some systems"),
         ({"a": {"name": "x"}}, "'agents.a.name': an agent has no name of its own."),
         ({"a": {"output_dir": "x"}}, "no output_dir of its own"),
@@ -187,3 +189,26 @@ def test_other_targets_have_no_agents(tmp_path):
     assert team_of("preset:demo") is None
     assert team_of("hub:org/name") is None
     assert team_of("rows.jsonl") is None
+
+
+def test_overrides_stay_where_an_agent_has_something_of_its_own(tmp_path):
+    given_ = team(tmp_path, TWO, "train.lora.r=16", "model.model_name_or_path=a/b")
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(dict(given_.tree), sort_keys=False))
+    again = load_team(tmp_path / "again.yaml")
+    assert [c.model_dump() for c in again.configs.values()] == [
+        c.model_dump() for c in given_.configs.values()
+    ]
+    assert again.tree["agents"]["critic"]["train"] == {"lora": {"r": 16}}
+    assert "train" not in again.tree["agents"]["synthesizer"]
+
+
+def test_overrides_for_some_agents_are_their_own(tmp_path):
+    overrides = for_agents(["train.lora.r=16", "output_dir=x"], ["critic"])
+    found = team(tmp_path, TWO, *overrides)
+    assert [c.train.lora.r for c in found.configs.values()] == [16, 8]
+    assert found.run_dir == "x"
+
+
+def test_a_name_for_all_is_refused_as_a_flag_too(tmp_path):
+    (problem,) = problems(tmp_path, TWO, "publish.agent=x")
+    assert problem.where == "--set publish.agent=x"

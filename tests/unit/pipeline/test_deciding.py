@@ -11,6 +11,7 @@ from tunewright.pipeline import SAFE, Answer, Given, StoppedError, run
 from tunewright.pipeline import questions as asked
 from tunewright.pipeline.deciding import Question, answered_before, keep
 from tunewright.pipeline.questions import NOISE, equally_good
+from tunewright.pipeline.state import loaded
 
 WARNING = {"code": "W_CUT", "message": "Cut.", "where": "a:1", "fix": ""}
 WARNINGS = {"warnings": [{"code": "W_CUT", "count": 2, "first": [WARNING]}]}
@@ -107,7 +108,9 @@ def test_the_checkpoint_that_the_user_chose_is_merged_and_stays_chosen(
     monkeypatch.setattr(asked, "checkpoints_of", lambda config, adapter: [Kept(3), Kept(5)])
     run(configured(), decider=Says(checkpoint="3"))
     config_file = Path(configured().run_dir) / "run.yaml"
-    assert "checkpoint: 3" in config_file.read_text()
+    # The answer is about this adapter, and no option of the run.
+    assert "checkpoint: 3" not in config_file.read_text()
+    assert loaded(configured(), ["merged"])["merged"].path == config_file.parent / "merged"
     fakes.taken()
     # The config of the user names none: the decision is remembered, with and without a terminal.
     for decider in (Says(), SAFE):

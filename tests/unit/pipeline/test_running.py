@@ -244,15 +244,6 @@ def test_a_choice_that_contradicts_itself_is_refused(fakes, configured, choice, 
     assert not Path(configured().run_dir).exists()
 
 
-def test_a_stage_that_a_config_does_not_have_is_left_out(fakes, configured, monkeypatch):
-    step = STEPS["publish"]
-    changed = {"when": lambda config: config.publish.agent == "critic"}
-    monkeypatch.setitem(STEPS, "publish", type(step)(**{**vars(step), **changed}))
-    assert "publish" not in [one.stage for one in run(configured())]
-    assert "publish" in again(run(configured("publish.agent=critic")))
-    assert codes(lambda: run(configured(), until="publish")) == ["E_USAGE"]
-
-
 def test_what_a_stage_is_made_of_is_hashed_before(fakes, configured):
     """A dataset that was changed on the disk is not trained on."""
     run(configured(), until="check")

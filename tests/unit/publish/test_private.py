@@ -1,5 +1,6 @@
 """Secrets in files that are passed on: every shape, in every place where one can be. RELIABILITY.md S10."""
 
+import html
 import json
 import struct
 from dataclasses import replace
@@ -227,3 +228,10 @@ def test_no_secret_of_the_environment_is_in_a_crash_report(tmp_path, monkeypatch
             assert secret not in "".join(capfd.readouterr())
         files = [f for f in tmp_path.rglob("*") if f.is_file()]
         assert all(secret.encode() not in f.read_bytes() for f in files), number
+
+
+def test_escapes_of_html_hide_nothing(tmp_path):
+    page = tmp_path / "report.html"
+    page.write_text(html.escape('<p>password: "hunter2hunter2"</p>'))
+    with pytest.raises(TunewrightError, match="E_SECRET_IN_ARTIFACT"):
+        refuse_secrets({"report.html": page})

@@ -553,3 +553,15 @@ def test_the_specification_names_every_key_and_file(made, tmp_path):
     assert told[: len(data)] == list(data)
     for path in root.iterdir():
         assert path.name in text or path.name == "writer"
+
+
+def test_nothing_is_written_through_a_link_out_of_the_store(made, tmp_path):
+    root, outside = tmp_path / "store", tmp_path / "outside"
+    for version in ("v1", "v2"):
+        publish_once(root, made, tmp_path / "r", version=version)
+    outside.write_text("mine")
+    (root / ".AGENT_MODEL_MAP.json.new").symlink_to(outside)
+    store.rollback(root, "writer", "v1")
+    assert outside.read_text() == "mine"
+    assert not (root / "AGENT_MODEL_MAP.json").is_symlink()
+    assert store.resolve(root, "writer").name == "v1"
