@@ -151,3 +151,37 @@ def _unknown(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 re.compile(pattern)
             except re.error as error:
                 yield f"'{key}' has '{pattern}', which is no pattern: {error}.", "Correct it."
+
+
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""What `--max-lora-rank` of vLLM can be.
+
+Source: vLLM's documentation of LoRA adapters: https://docs.vllm.ai
+"""
+
+
+def vllm_faults(settings: Mapping[str, Any]) -> list[str]:
+    """Return what of an adapter vLLM cannot serve, in words; nothing: it can."""
+    found: list[str] = []
+    if settings.get("use_dora"):
+        found.append("The adapter is DoRA, which vLLM does not compute")
+    if settings.get("modules_to_save"):
+        names = ", ".join(settings["modules_to_save"])
+        found.append(f"The adapter has modules that were trained whole ({names})")
+    if settings.get("trainable_token_indices"):
+        found.append("The adapter has tokens that were trained")
+    if settings.get("bias", "none") != "none" or settings.get("lora_bias"):
+        found.append("The adapter has trained biases")
+    if _largest(settings) > VLLM_RANKS[-1]:
+        found.append(f"The adapter's rank is {_largest(settings)}, over {VLLM_RANKS[-1]}")
+    return found
+
+
+def vllm_rank(settings: Mapping[str, Any]) -> int:
+    """Return the `--max-lora-rank` that an adapter needs."""
+    return next((rank for rank in VLLM_RANKS if rank >= _largest(settings)), VLLM_RANKS[-1])
+
+
+def _largest(settings: Mapping[str, Any]) -> int:
+    own: Mapping[str, int] = settings.get("rank_pattern") or {}
+    return max([int(settings.get("r", VLLM_RANKS[0])), *own.values()])

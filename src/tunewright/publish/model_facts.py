@@ -10,6 +10,7 @@ from typing import Any, Literal
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.machine import library_versions
+from tunewright.models.lora import vllm_faults
 from tunewright.publish import Forced
 
 ModelKind = Literal["adapter", "merged", "gguf", "version"]
@@ -81,6 +82,7 @@ class ModelFacts:
         license: Licence id of the Hub; None: not chosen.
         languages: ISO 639-1 codes.
         sampling: temperature, top_p, num_ctx, system.
+        not_vllm: Why vLLM cannot serve the adapter; nothing: it can.
         added_tokens: Tokens were added to the base's vocabulary.
         libraries: Name to version.
         report: The run's report lies beside the card.
@@ -108,6 +110,7 @@ class ModelFacts:
     license: str | None = None
     languages: Sequence[str] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    not_vllm: Sequence[str] = ()
     added_tokens: bool = False
     libraries: Mapping[str, str] = field(default_factory=dict[str, str])
     report: bool = False
@@ -175,6 +178,10 @@ def facts_of(
         license=config.publish.model_license,
         languages=_languages(artifacts.get("check")),
         sampling=config.export.model_dump(include={"temperature", "top_p", "num_ctx", "system"}),
+        not_vllm=vllm_faults(
+            config.train.lora.model_dump()
+            | {"trainable_token_indices": config.model.extra_special_tokens}
+        ),
         added_tokens=bool(config.model.extra_special_tokens),
         libraries=library_versions(),
         report=report,

@@ -3,14 +3,10 @@
 import json
 import shlex
 
+from tunewright.models.lora import vllm_rank
 from tunewright.publish.markdown import code as code_of
 from tunewright.publish.model_facts import ModelFacts
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM makes room for; it makes room for 16 unless told.
-
-Source: vLLM, `--max-lora-rank`.
-"""
 _NO_OLLAMA = (
     "Not with Ollama: its templates cannot write chats as this model was trained on them, and with others it "
     "writes nonsense."
@@ -39,8 +35,7 @@ def _adapter(facts: ModelFacts) -> list[str]:
         f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)}{revision})\n{grown}"
         f'model = PeftModel.from_pretrained(base, "{place}")\n{_ask(facts)}'
     )
-    rank = facts.settings.get("lora.r")
-    room = next((r for r in RANKS if isinstance(rank, int) and r >= rank), 16)
+    room = vllm_rank({"r": facts.settings.get("lora.r", 16)})
     more = f" --max-lora-rank {room}" if room > 16 else ""
     serve = (
         f"vllm serve {shlex.quote(base)} --enable-lora --lora-modules {_short(facts)}={place}{more}"
@@ -51,8 +46,14 @@ def _adapter(facts: ModelFacts) -> list[str]:
     return [
         "Transformers and PEFT:",
         f"```python\n{code}\n```",
-        "vLLM, which serves many adapters on one base:",
-        f"```shell\n{serve}\n```",
+        *(
+            [f"Not with vLLM: {'; '.join(facts.not_vllm)}. The merged model can be served."]
+            if facts.not_vllm
+            else [
+                "vLLM, which serves many adapters on one base:",
+                f"```shell\n{serve}\n```",
+            ]
+        ),
         *note,
     ]
 

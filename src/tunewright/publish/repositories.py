@@ -144,4 +144,6 @@ def _value(raw: str) -> Any:
 
 def without_place(text: str, place: str, name: str) -> str:
     """Return a JSON text in which a folder of this machine has its name only."""
-    return text.replace(json.dumps(place), json.dumps(name))
+    for ascii_only in (True, False):
+        text = text.replace(json.dumps(place, ensure_ascii=ascii_only), json.dumps(name))
+    return text

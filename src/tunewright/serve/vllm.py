@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tunewright.models.lora import vllm_faults, vllm_rank
 from tunewright.serve.servable import AdapterModel, FolderModel
 
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` can be."""
 TEMPLATE = "chat_template.jinja"
 KEY = "VLLM_API_KEY"
 """Environment variable from which vLLM takes its key: a command line can be read by others."""
@@ -89,7 +88,7 @@ def _adapters(
     yield from (first.base, "--tokenizer", str(first.path))
     if first.revision:
         yield from ("--revision", first.revision)
-    yield from ("--enable-lora", "--max-lora-rank", str(max(map(_rank, settings))))
+    yield from ("--enable-lora", "--max-lora-rank", str(max(map(vllm_rank, settings))))
     if len(models) > 1:
         yield from ("--max-loras", str(len(models)))
     yield from ("--lora-modules", *(f"{model.name}={model.path}" for model in models))
@@ -106,27 +105,5 @@ def unfit(model: AdapterModel | FolderModel, settings: Mapping[str, Any]) -> lis
     """
     if isinstance(model, FolderModel):
         return []
-    found: list[str] = []
-    if model.checkpoint:
-        found.append("A checkpoint of a training is no folder that vLLM can load")
-    if settings.get("use_dora"):
-        found.append("The adapter is DoRA, which vLLM does not compute")
-    if settings.get("modules_to_save"):
-        names = ", ".join(settings["modules_to_save"])
-        found.append(f"The adapter has modules that were trained whole ({names})")
-    if settings.get("trainable_token_indices"):
-        found.append("The adapter has tokens that were trained")
-    if settings.get("bias", "none") != "none" or settings.get("lora_bias"):
-        found.append("The adapter has trained biases")
-    if _largest(settings) > RANKS[-1]:
-        found.append(f"The adapter's rank is {_largest(settings)}, over {RANKS[-1]}")
-    return found
-
-
-def _largest(settings: Mapping[str, Any]) -> int:
-    own: Mapping[str, int] = settings.get("rank_pattern") or {}
-    return max([int(settings.get("r", RANKS[0])), *own.values()])
-
-
-def _rank(settings: Mapping[str, Any]) -> int:
-    return next((rank for rank in RANKS if rank >= _largest(settings)), RANKS[-1])
+    checkpoint = "A checkpoint of a training is no folder that vLLM can load"
+    return [*([checkpoint] if model.checkpoint else []), *vllm_faults(settings)]

@@ -18,7 +18,7 @@ from tunewright.publish import Forced
 from tunewright.publish.markdown import course_plot
 from tunewright.publish.model_card import metadata, model_card
 from tunewright.publish.model_facts import Base, ModelFacts, base_of
-from tunewright.publish.repositories import ollama_files, superseded
+from tunewright.publish.repositories import ollama_files, superseded, without_place
 
 GATE = {"gate": "a | b", "value": "1", "limit": "2", "passed": True}
 FACTS = ModelFacts(
@@ -293,3 +293,18 @@ def test_only_what_a_loader_would_take_is_superseded():
         "adapter_model.bin"
     ]
     assert superseded("gguf", ["a.gguf"], ["b.gguf", "system"], "x") == ["system"]
+
+
+def test_what_vllm_cannot_serve_is_not_recommended():
+    able = model_card(replace(FACTS, kind="adapter", not_vllm=()))
+    unable = model_card(replace(FACTS, kind="adapter", not_vllm=("The adapter is DoRA",)))
+    assert "--enable-lora" in able
+    assert "--enable-lora" not in unable
+    assert "Not with vLLM: The adapter is DoRA." in unable
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_a_folder_of_this_machine_is_named_only(ascii_only):
+    place = "/home/josé/models/base"
+    text = json.dumps({"base": place}, ensure_ascii=ascii_only)
+    assert json.loads(without_place(text, place, "base")) == {"base": "base"}
