@@ -264,6 +264,12 @@ def test_two_processes_are_one(root, plain, tmp_path):
     assert same(numbers(load_artifact(run / "adapter", "adapter")), plain["qwen3"])
 
 
+def files_of(run):
+    """Return the content of every file of a run but its lock and its log, which tells of every command."""
+    passing = ("lock.json", "run.log")
+    return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in passing}
+
+
 def test_two_processes_stop_together_and_one_goes_on(root, plain, tmp_path, monkeypatch, capsys):
     """A signal to one process is enough; another number of processes has to be asked for."""
     run = tmp_path / "run"
@@ -275,14 +281,12 @@ def test_two_processes_stop_together_and_one_goes_on(root, plain, tmp_path, monk
     assert saved.name == "checkpoint-4"
     flags = [w for o in (*options(root, run), *PLAIN, *four) for w in ("--set", o)]
     command = ["train", str(root / "run.yaml"), *flags]
-    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock.json"}
+    before = files_of(run)
     assert main(command) == 7
     said = capsys.readouterr().err
     assert "E_RESUME_ENV: 'world_size' has changed: it was 2, now 1." in said
     assert "E_RESUME_MISMATCH" not in said
-    assert before == {
-        p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "lock.json"
-    }
+    assert files_of(run) == before
     assert main([*command, "--allow-inexact"]) == 0
     adapter = load_artifact(run / "adapter", "adapter")
     assert same(numbers(adapter), plain["qwen3"])
