@@ -29,7 +29,7 @@ def summary(found: Mapping[str, Any]) -> None:
     console = Console()
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, overflow="fold", no_wrap=column in ("agent", "version"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("agent", "verdict", "version"))
     for agent, of in found["agents"].items():
         table.add_row(*(escape(visible(cell)) for cell in cells(agent, of)))
     console.print(table)
