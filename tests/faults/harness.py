@@ -41,6 +41,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -203,7 +204,9 @@ class Child:
         texts = self._read(self._started + (self._case.timeout_s if late is None else late))
         is_over = len(texts) == len(self._pipes)
         if not is_over:
-            self.signal(signal.SIGKILL)
+            # It may have ended by itself just now, or not lead its group yet.
+            with suppress(ProcessLookupError):
+                self.signal(signal.SIGKILL)
             texts = self._read(time.monotonic() + 10)
         status = int(_line(self._socket)["code"])
         self._socket.close()

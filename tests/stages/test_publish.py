@@ -10,9 +10,9 @@ import pytest
 from published import GATE, artifacts, config_of, make, make_run
 
 from tunewright.artifacts import Artifact, load_artifact, sha256, writing
-from tunewright.errors import TunewrightError
+from tunewright.errors import TunewrightError, failure
 from tunewright.machine import Space
-from tunewright.publish import blobs, founding, publish, store
+from tunewright.publish import blobs, founding, pointers, publish, store
 
 WORKER = Path(__file__).with_name("publish_worker.py")
 
@@ -299,3 +299,32 @@ def test_the_card_tells_of_the_merged_model_that_the_files_are_of(made, tmp_path
 def card_after(run, tmp_path):
     published(run, tmp_path)
     return (store.resolve(tmp_path / "store", "writer") / "README.md").read_text()
+
+
+def test_a_version_that_nobody_was_told_of_is_finished_by_the_same_command(
+    made, tmp_path, monkeypatch
+):
+    root, honest = tmp_path / "store", pointers.point
+    publish(config_of(tmp_path / "first", root, version="v0"), *artifacts(made))
+
+    def locked(*arguments):
+        raise failure("E_RUN_LOCKED", "The map is being written.", where=root)
+
+    monkeypatch.setattr(pointers, "point", locked)
+    with pytest.raises(TunewrightError) as error:
+        published(made, tmp_path, version="v1")
+    assert codes(error) == ["E_RUN_LOCKED"]
+    assert store.resolve(root, "writer").name == "v0"
+    monkeypatch.setattr(pointers, "point", honest)
+    before = sha256(root / "writer/voice/v1/manifest.json")
+    assert published(made, tmp_path, version="v1").facts["version"] == "v1"
+    assert store.resolve(root, "writer").name == "v1"
+    assert sha256(root / "writer/voice/v1/manifest.json") == before
+    # Now it was told: the name is taken. So it is for another content.
+    with pytest.raises(TunewrightError) as error:
+        published(made, tmp_path, version="v1")
+    assert codes(error) == ["E_VERSION_EXISTS"]
+    other = make_run(tmp_path / "other", weights=b"7" * 500)
+    with pytest.raises(TunewrightError) as error:
+        publish(config_of(tmp_path / "third", root, version="v1"), *artifacts(other))
+    assert codes(error) == ["E_VERSION_EXISTS"]

@@ -7,6 +7,7 @@ name has one winner, and a reader sees a whole version or none. A killed publish
 its lock died with it, so the next publisher removes it.
 """
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -69,7 +70,6 @@ def publish_run(
         size_bytes = sum(file.size_bytes for file in files.values())
         require_space(root, size_bytes + _RESERVE_BYTES)
         info = layout.read_info(root) or founding.init(root)
-        _require_free(root, agent, name, config.publish.version)
         content = {
             "format": manifest.FORMAT,
             "agent": agent,
@@ -77,12 +77,15 @@ def publish_run(
             "forced": asdict(forced) if forced else None,
         } | manifest.describe(config, artifacts, files)
         refuse_secrets_in(content, manifest.MANIFEST)
-        with drafts.aside(root) as folder:
-            # The store may have been copied since it was made.
-            founding.probe(folder)
-            listener.started("publish", size_bytes, "bytes")
-            _copy(files, folder, root if info["files"] == "hardlink" else None, listener)
-            version = _claim(root, folder, content, config.publish.version)
+        version = _unfinished(root, content, config.publish.version, path)
+        if version is None:
+            _require_free(root, agent, name, config.publish.version)
+            with drafts.aside(root) as folder:
+                # The store may have been copied since it was made.
+                founding.probe(folder)
+                listener.started("publish", size_bytes, "bytes")
+                _copy(files, folder, root if info["files"] == "hardlink" else None, listener)
+                version = _claim(root, folder, content, config.publish.version)
         pointers.point(root, agent, name, version)
         final = layout.version_path(root, agent, name, version)
         draft.facts |= {
@@ -137,6 +140,34 @@ def _beside(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
         if same:
             found[kind] = one
     return found
+
+
+def _unfinished(
+    root: Path, content: Mapping[str, Any], named: str | None, receipt: Path
+) -> str | None:
+    """Return the named version if it is in the store with this content, but nobody was told: a publisher died there.
+
+    Raises:
+        TunewrightError: E_UNSAFE_PATH, a folder or file of the store is a link.
+    """
+    if named is None:
+        return None
+    key = Key(content["agent"], content["adapter"], named)
+    layout.require_no_links(root, key)
+    try:
+        raw = (
+            layout.version_path(root, key.agent, key.adapter, key.version) / manifest.MANIFEST
+        ).read_bytes()
+        there = manifest.parse(raw)
+    except (OSError, ValueError):
+        return None
+    now = json.loads(json.dumps(content))
+    same = all(there[one] == now[one] for one in ("files", "parents", "forced"))
+    try:
+        told = load_artifact(receipt, "published").facts["version"] == named
+    except TunewrightError:
+        told = False
+    return named if same and not told else None
 
 
 def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:
