@@ -13,12 +13,12 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from filelock import FileLock, Timeout
 
+from tunewright.config import version
 from tunewright.errors import CODES, Problem, TunewrightError, failure, io_fix
 
 MANIFEST = "manifest.json"

@@ -4,9 +4,9 @@ import os
 import platform
 import shutil
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
+from tunewright.config import version
 from tunewright.errors import failure
 
 

@@ -7,11 +7,11 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tunewright.artifacts import Artifact
+from tunewright.config import version
 from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +16,7 @@ from tunewright.artifacts import (
     load_artifact,
     make_key,
 )
+from tunewright.config import version
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError

@@ -1,10 +1,10 @@
 """A dataset to a repository on the Hugging Face Hub: Parquet files and a card, in one commit."""
 
 import tempfile
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 
 from tunewright.artifacts import Artifact, load_artifact
+from tunewright.config import version
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space

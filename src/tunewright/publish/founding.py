@@ -6,12 +6,12 @@ import os
 import shutil
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from tunewright.config import version
 from tunewright.errors import failure
 from tunewright.publish import drafts, layout
 from tunewright.publish.layout import FORMAT, INFO, MAP

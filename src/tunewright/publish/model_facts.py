@@ -3,11 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from tunewright.artifacts import Artifact
+from tunewright.config import version
 from tunewright.config.schema import Config
 from tunewright.machine import library_versions
 from tunewright.models.lora import vllm_faults
