@@ -20,7 +20,7 @@ from tunewright.config.team import Team
 from tunewright.config.text import dumped
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import compare_agents, cross_settings
-from tunewright.events import SILENT, Listener
+from tunewright.events import SILENT, Listener, Named
 from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
@@ -50,25 +50,6 @@ class Result(Generic[T]):
 
     made: T | None
     error: TunewrightError | None = None
-
-
-class Named:
-    """A listener that says whose work it is."""
-
-    def __init__(self, listener: Listener, agent: str) -> None:
-        self._listener, self._agent = listener, agent
-
-    def started(self, stage: str, total: int | None, unit: str) -> None:
-        """A stretch of an agent's work begins."""
-        self._listener.started(f"{self._agent}: {stage}", total, unit)
-
-    def advanced(self, done: int, detail: str) -> None:
-        """Pass it on."""
-        self._listener.advanced(done, detail)
-
-    def said(self, text: str) -> None:
-        """A fact of an agent worth a line."""
-        self._listener.said(f"{self._agent}: {text}")
 
 
 def only(team: Team, agents: Sequence[str]) -> Team:

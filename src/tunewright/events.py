@@ -57,6 +57,25 @@ class Noting:
         self._listener.said(text)
 
 
+class Named:
+    """A listener that says whose work it is."""
+
+    def __init__(self, listener: Listener, name: str) -> None:
+        self._listener, self._name = listener, name
+
+    def started(self, stage: str, total: int | None, unit: str) -> None:
+        """A stretch of somebody's work begins."""
+        self._listener.started(f"{self._name}: {stage}", total, unit)
+
+    def advanced(self, done: int, detail: str) -> None:
+        """Pass it on."""
+        self._listener.advanced(done, detail)
+
+    def said(self, text: str) -> None:
+        """A fact of somebody worth a line."""
+        self._listener.said(f"{self._name}: {text}")
+
+
 def in_words(choice: Mapping[str, str]) -> str:
     """Return an automatic choice (name, value, reason) as it is said."""
     since = "" if choice["reason"].startswith(("as asked", "asked")) else "since "

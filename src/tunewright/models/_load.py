@@ -1,6 +1,5 @@
 """Loading of tokenizers, bases and adapters. Weights come from safetensors only; no remote code."""
 
-import copy
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from transformers import (
 )
 
 from tunewright.errors import failure
+from tunewright.models._shared import sharing, written
 from tunewright.models._weights import (
     ADAPTER,
     as_os_errors,
@@ -285,18 +285,10 @@ def load_model(
     if kept is None or not shared or "quantization_config" in options:
         return _loaded(folder, dtype, options)
     key = (folder.resolve(), dtype, repr(options))
-    if key not in kept or _written(kept[key]):
+    if key not in kept or written(kept[key]):
         kept.clear()
         kept[key] = _loaded(folder, dtype, options)
     return sharing(kept[key])
-
-
-def _written(model: PreTrainedModel) -> bool:
-    """Return whether something has written into weights, also through a model that shares them.
-
-    What is written past autograd (`weight.data -= ...`) is not noticed: who does that loads weights of its own.
-    """
-    return any(one._version for one in model.parameters())
 
 
 def _loaded(folder: Path, dtype: str, options: Mapping[str, Any]) -> PreTrainedModel:
@@ -318,16 +310,6 @@ def weights_kept() -> Generator[None]:
         yield
     finally:
         _KEPT.reset(token)
-
-
-def sharing(model: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of its own modules and buffers, whose parameters lie where those of another do."""
-    # What deepcopy finds in its memo it takes for copied.
-    shared = {
-        id(one): torch.nn.Parameter(one.detach(), requires_grad=one.requires_grad)
-        for one in model.parameters()
-    }
-    return copy.deepcopy(model, shared)
 
 
 def in_4_bits(
