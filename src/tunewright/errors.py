@@ -289,6 +289,11 @@ WARNINGS: Mapping[str, Code] = {
         "Rows are far longer or shorter than the others.",
         "Look at them: they are often mistakes of a conversion.",
     ),
+    "W_ACCEL_OFF": Code(
+        0,
+        "The accelerated path did not come to the numbers of the plain one, so the plain one is used.",
+        "Nothing to do; please report it with the model's name. `--set accel=off` leaves the check out.",
+    ),
     "W_CKPT_SKIPPED": Code(
         0,
         "A checkpoint is damaged, so an older one is used; the result is the same.",

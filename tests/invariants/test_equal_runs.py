@@ -15,12 +15,12 @@ import pytest
 import torch
 from faults.training import make, make_base, options
 
-from tunewright import train
-from tunewright.accel import order
+from tunewright import accel, train
+from tunewright.accel import _step, order
 from tunewright.artifacts import load_artifact
 from tunewright.cli import main
 from tunewright.config.load import config_of_source
-from tunewright.train import _course, _trainer
+from tunewright.train import _course, _fast, _trainer
 
 SAME = 1e-6
 """Relative; sums of float32 in another order differ by about 1e-7."""
@@ -33,6 +33,7 @@ PLAIN = (
     "train.train_sampling_strategy=random",
     "train.per_device_train_batch_size=8",
     "train.gradient_accumulation_steps=1",
+    *(f"accel.{name}=false" for name in accel.TECHNIQUES),
 )
 
 
@@ -94,6 +95,59 @@ ONE_BY_ONE = ("train.per_device_train_batch_size=1", "train.gradient_accumulatio
 )
 def test_the_same_numbers(losses, plain, kind, changes):
     assert same(losses(*base_of(kind), *changes), plain[kind])
+
+
+def used(*names: str) -> tuple[str, ...]:
+    return tuple(f"accel.{name}=auto" for name in names)
+
+
+ALL = used(*accel.TECHNIQUES)
+ACCELERATED = {
+    "qwen3": ALL,
+    "llama": ALL,
+    "mistral": ALL,
+    "qwen3, 1x8, recomputed": (*ALL, *ONE_BY_ONE, "train.gradient_checkpointing=true"),
+    "qwen3, bucketed": used("label_only_head", "length_bucketing"),
+}
+
+
+@pytest.mark.parametrize("name", ACCELERATED)
+def test_accelerated_is_plain(losses, plain, name):
+    kind = name.partition(",")[0]
+    assert same(losses(*base_of(kind), *ACCELERATED[name]), plain[kind])
+
+
+def test_a_step_that_weighs_its_rows_alike_is_noticed(losses, plain, monkeypatch):
+    train = _fast.Fast.train
+    monkeypatch.setattr(_fast.Fast, "train", lambda *a, **k: train(*a[:2], a[2] + 1, **k))
+    assert not same(losses(*ALL), plain["qwen3"])
+
+
+def test_acceleration_that_changes_numbers_is_not_used(losses, plain, monkeypatch):
+    """The self-check finds it, and the plain path makes the numbers."""
+    head_loss = _step.head_loss
+    monkeypatch.setattr(_step, "head_loss", lambda h, x, t: head_loss(h, x[1:], t[1:]))
+    assert same(losses(*ALL), plain["qwen3"])
+    assert not same(losses(*ALL, "accel.self_check=false"), plain["qwen3"])
+
+
+@pytest.mark.parametrize("redo", [True, False])
+def test_out_of_memory_in_an_accelerated_step(losses, plain, monkeypatch, redo):
+    """Halved until it fits; a gradient that is half written must not stay."""
+    train, halved = _fast.Fast.train, []
+
+    def too_large(self, inputs, labels, *, most_rows, saving):
+        if most_rows > 2:
+            halved.append(most_rows)
+            train(self, inputs, labels * 3, most_rows=most_rows, saving=saving)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return train(self, inputs, labels, most_rows=most_rows, saving=saving)
+
+    monkeypatch.setattr(_fast.Fast, "train", too_large)
+    if not redo:
+        monkeypatch.setattr(_trainer.Trainer, "_redo", lambda *_: None)
+    assert same(losses(*ALL), plain["qwen3"]) == redo
+    assert halved == [8, 4]
 
 
 def test_bucketed_is_plain(losses, plain, monkeypatch):

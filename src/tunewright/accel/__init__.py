@@ -1,8 +1,21 @@
 """What makes training faster: each choice with its reason."""
 
 from tunewright.accel.choices import Choice, Speeds, batching, precision
+from tunewright.accel.techniques import TECHNIQUES, TOKENS, Ways, Work, techniques, work_of
 
-__all__ = ["Choice", "Speeds", "batching", "measure_speeds", "precision"]
+__all__ = [
+    "TECHNIQUES",
+    "TOKENS",
+    "Choice",
+    "Speeds",
+    "Ways",
+    "Work",
+    "batching",
+    "measure_speeds",
+    "precision",
+    "techniques",
+    "work_of",
+]
 
 
 def measure_speeds(device: str) -> Speeds:

@@ -8,7 +8,7 @@ from tunewright.config.schema import Config
 DETERMINED_BY: Mapping[str, tuple[str, ...]] = {
     "dataset": ("seed", "model", "prepare"),
     "check": ("model", "prepare", "check", "train"),
-    "plan": ("model", "train", "export"),
+    "plan": ("model", "train", "accel", "export"),
     "adapter": ("seed", "model", "train"),
     "evaluation": ("seed", "model", "train", "compare"),
     "merged": ("model", "merge"),

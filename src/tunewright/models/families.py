@@ -65,6 +65,7 @@ class Shape:
         biases: Linears of a layer that have a bias.
         head_norms: Queries and keys are normed head by head.
         dtype: Precision that the weights are stored in.
+        window: Positions that attention looks back at most; None: all.
     """
 
     model_type: str
@@ -80,6 +81,7 @@ class Shape:
     biases: frozenset[str] = frozenset()
     head_norms: bool = False
     dtype: str = "bfloat16"
+    window: int | None = None
 
     def linear_sizes(self) -> Mapping[str, tuple[int, int]]:
         """Return (inputs, outputs) of each linear of a layer."""
@@ -208,6 +210,7 @@ def _shape(kind: str, data: Mapping[str, Any]) -> Shape:
         biases=_biases(kind, data),
         head_norms=kind == "qwen3",
         dtype=data.get("dtype") or data.get("torch_dtype") or "float32",
+        window=data.get("sliding_window") if data.get("use_sliding_window", True) else None,
     )
 
 

@@ -5,14 +5,17 @@ from typing import Any
 
 from tunewright import accel
 from tunewright.accel import Choice
+from tunewright.accel.layout import Row
 from tunewright.config.inputs import NO_MATTER
-from tunewright.config.schema import Config, TrainSection
+from tunewright.config.schema import Config
 from tunewright.machine import process_count, shards
 from tunewright.models._room import memory_free
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
+from tunewright.train._speed import SPEED, asked, speed_choices
 from tunewright.train.fit import fitted, shared
+from tunewright.train.memory import method_of
 
 PASSES = (
     "per_device_train_batch_size",
@@ -22,31 +25,38 @@ PASSES = (
     "per_device_eval_batch_size",
 )
 """Options of how the rows of a step go through the model: with others it is the same step, rounded otherwise."""
+GAIN = "predicted_gain"
+"""Told, and decides nothing."""
 DECIDING = ("optim", "train_sampling_strategy")
 """Choices that make it another training."""
 
 
-def started_with(
-    options: TrainSection, choices: Mapping[str, Choice], processes: int
-) -> dict[str, Any]:
+def started_with(config: Config, choices: Mapping[str, Choice], processes: int) -> dict[str, Any]:
     """Return the fields of a run's identity that options and choices decide.
 
     `asked` and `reasons` are kept for the next time and not compared: what they led to is.
     """
+    options = config.train
     values = {name: choice.value for name, choice in choices.items()}
     rows = int(values[PASSES[0]]) * int(values[PASSES[1]])
     given = options.model_dump(mode="json", exclude={*NO_MATTER, *PASSES})
-    asked = options.model_dump(mode="json", include=set(PASSES))
-    passes = {name: values.get(name, asked[name]) for name in PASSES}
+    wanted = _wanted(config)
+    passes = {name: values.get(name, wanted.get(name)) for name in (*PASSES, *SPEED)}
     return {
         "train": given,
         "rows_a_step": rows * processes,
         "choices": {name: values[name] for name in DECIDING},
         "passes": passes,
         "dtype": values["dtype"],
-        "asked": asked,
+        "gain": values[GAIN],
+        "asked": wanted,
         "reasons": {name: choice.reason for name, choice in choices.items()},
     }
+
+
+def _wanted(config: Config) -> dict[str, Any]:
+    """Return what is asked for of the passes of a step."""
+    return config.train.model_dump(mode="json", include=set(PASSES)) | {"accel": asked(config)}
 
 
 def decided(
@@ -76,9 +86,9 @@ def decided(
     if before is None or (before["train"], before["device"]) != (given, device):
         return choose(config, shape, rows, device)
     fixed = {**before["choices"], "dtype": before["dtype"]}
-    same_passes = before["asked"] == options.model_dump(mode="json", include=set(PASSES))
+    same_passes = before["asked"] == _wanted(config)
     if same_passes and before["world_size"] == processes:
-        values = {**before["passes"], **fixed}
+        values = {**before["passes"], **fixed, GAIN: before["gain"]}
         reasons = before["reasons"]
         return {name: Choice(name, values[name], reasons[name]) for name in reasons}
     told = dict.fromkeys(fixed, "as it was when the training began")
@@ -110,22 +120,38 @@ def choose(
     attention = methods.attention(
         options.attn_implementation, device=device, dtype=dtype.value, installed=flash_installed()
     )
+    free = memory_free(device)
     fit, fitting = fitted(
         options,
         shape,
         longest=max(lengths),
-        memory_free=memory_free(device),
+        memory_free=free,
         dtype=dtype.value,
         device=device,
         attention=attention.value,
         added_tokens=len(config.model.extra_special_tokens),
         shards=shards(),
     )
-    choices = [
-        dtype,
-        methods.optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit),
-        attention,
-        *fitting,
-        accel.batching(options.train_sampling_strategy, lengths, fit.per_device_train_batch_size),
-    ]
+    order = accel.batching(
+        options.train_sampling_strategy, lengths, fit.per_device_train_batch_size
+    )
+    method = method_of(
+        options,
+        dtype=dtype.value,
+        device=device,
+        attention=attention.value,
+        added_tokens=len(config.model.extra_special_tokens),
+        shards=shards(),
+    )
+    speed = speed_choices(
+        config,
+        shape,
+        method,
+        fit,
+        [Row(row["input_ids"], row["labels"]) for row in rows],
+        order.value,
+        free,
+    )
+    optimizer = methods.optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit)
+    choices = [dtype, optimizer, attention, *fitting, order, *speed]
     return {choice.name: choice for choice in choices}

@@ -35,6 +35,9 @@ class Course:
         evaluations: (step, held-out loss), the one before training first.
         rows_at_once: Rows of a forward pass at most, after memory ran out; None: as planned.
         eval_rows_at_once: The same in evaluations.
+        checked: What the self-check of acceleration found; None: there was none yet.
+        executed: Positions that went through the model in training; 0 in the plain path, which does not count.
+        labels: Label tokens of them.
         norms: The last gradient norms.
         inexact: Fields of the machine that were not the same in all steps up to here.
     """
@@ -42,6 +45,9 @@ class Course:
     evaluations: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     rows_at_once: int | None = None
     eval_rows_at_once: int | None = None
+    checked: dict[str, Any] | None = None
+    executed: int = 0
+    labels: int = 0
     norms: list[float] = field(default_factory=list[float])
     inexact: Sequence[str] = ()
 

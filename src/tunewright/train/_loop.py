@@ -18,6 +18,7 @@ from transformers import (
 )
 from trl.trainer.sft_config import SFTConfig
 
+from tunewright import accel
 from tunewright.accel import Choice
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
@@ -28,14 +29,17 @@ from tunewright.models.messages import messages_of
 from tunewright.train._adapter import build, keeping_float32, pinned
 from tunewright.train._choices import decided, started_with
 from tunewright.train._course import Order, Rules, Snapshot
+from tunewright.train._fast import Fast
 from tunewright.train._monitor import Metrics, Samples, held_out
 from tunewright.train._plan import eval_interval, refuse, require_rows, total_steps
 from tunewright.train._processes import of_first
 from tunewright.train._rows import read_side, token_rows
+from tunewright.train._speed import ways_of
 from tunewright.train._trackers import tracking
 from tunewright.train._trainer import Trainer
 from tunewright.train.divergence import Watchdog
 from tunewright.train.schedule import Schedule
+from tunewright.train.timing import Limit, limit_of
 
 Row = Mapping[str, Any]
 
@@ -59,6 +63,7 @@ class Prepared:
         max_length: Tokens of a row at most.
         order: Rows of each step.
         watchdog: Stops a run that has gone wrong.
+        limit: What the device could do at most.
     """
 
     base: Path
@@ -75,6 +80,7 @@ class Prepared:
     max_length: int
     order: Order
     watchdog: Watchdog
+    limit: Limit
 
 
 def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None) -> Prepared:
@@ -114,7 +120,7 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
     identity = {
         **about,
         "steps": steps,
-        **started_with(options, choices, process_count()),
+        **started_with(config, choices, process_count()),
         **_environment(where),
     }
     identity, file = of_first(identity), dataset.path / "train.jsonl"
@@ -143,6 +149,7 @@ def prepare(config: Config, dataset: Artifact, before: Mapping[str, Any] | None)
             strategy=choices["train_sampling_strategy"].value,
             seed=config.seed,
         ),
+        limit=limit_of(shape, accel.measure_speeds(where).of(choices["dtype"].value)),
         watchdog=Watchdog(len(tokenizer), lambda row: f"{file}:{sides['train'][row]['number']}"),
     )
 
@@ -197,15 +204,17 @@ def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
         # Rounded up it would take away a step of a run that has few.
         warmup = options.warmup_ratio if options.warmup_ratio * steps >= 1 else 0
     checkpointing = prepared.choices["gradient_checkpointing"].value == "true"
+    # The accelerated path takes all rows of a step at once, and lays them out itself.
+    at_once = 1 if ways_of(prepared.choices).plain else prepared.accumulation
     given = SFTConfig(
         output_dir=str(folder),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         num_train_epochs=options.num_train_epochs,
         max_steps=options.max_steps or -1,
-        per_device_train_batch_size=prepared.micro,
-        per_device_eval_batch_size=options.per_device_eval_batch_size or prepared.micro,
-        gradient_accumulation_steps=prepared.accumulation,
+        per_device_train_batch_size=prepared.micro * at_once,
+        per_device_eval_batch_size=options.per_device_eval_batch_size or prepared.micro * at_once,
+        gradient_accumulation_steps=prepared.accumulation // at_once,
         learning_rate=options.learning_rate,
         lr_scheduler_type=options.lr_scheduler_type,
         warmup_steps=min(warmup, steps),
@@ -245,6 +254,7 @@ def make_trainer(
     save: Callable[[Snapshot], None],
     said: Callable[[str, str], None],
     callbacks: Sequence[TrainerCallback],
+    self_check: bool,
 ) -> Trainer:
     """Return the trainer, ready to run."""
     rules = Rules(
@@ -255,6 +265,8 @@ def make_trainer(
         said=said,
     )
     samples = Samples(metrics, prepared.prompts, prepared.tokenizer, max_length=prepared.max_length)
+    ways = ways_of(prepared.choices)
+    fast = None if ways.plain else Fast(model, ways, self_check=self_check, said=said)
     with keeping_float32(model):
         return Trainer(
             model,
@@ -263,6 +275,7 @@ def make_trainer(
             rules=rules,
             callbacks=[metrics, samples, *callbacks],
             processing_class=prepared.tokenizer,
+            fast=fast,
         )
 
 

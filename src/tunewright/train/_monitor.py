@@ -16,6 +16,8 @@ from tunewright.models.chat import Message, encode, question_and_answer
 from tunewright.train._batches import is_out_of_memory
 from tunewright.train.history import METRICS, PROGRESS, SAMPLES, clock
 from tunewright.train.journal import Journal, keep, line_of
+from tunewright.train.pace import Speed
+from tunewright.train.timing import Limit
 
 SAMPLE_TOKENS = 48
 SAMPLE_SHARE = 0.05
@@ -36,6 +38,7 @@ class Metrics(TrainerCallback):
         *,
         total_steps: int,
         device: str,
+        limit: Limit | None = None,
         writes: bool = True,
     ) -> None:
         """Write into `folder`, which exists.
@@ -45,6 +48,7 @@ class Metrics(TrainerCallback):
             listener: Told of each log, and once if the disk takes no more lines.
             total_steps: Optimizer steps in all.
             device: `cuda`, `mps` or `cpu`.
+            limit: What the device could do at most; None: its share is not told.
             writes: False on every process but the first: rows are kept in memory only.
         """
         self._folder = folder
@@ -59,7 +63,7 @@ class Metrics(TrainerCallback):
         self._journals = {
             name: Journal(folder / name, self._refused) for name in (METRICS, PROGRESS, SAMPLES)
         }
-        self._speed = Speed()
+        self._speed = Speed(limit)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -70,6 +74,11 @@ class Metrics(TrainerCallback):
     def text(self) -> str:
         """What metrics.jsonl holds, or would hold had the disk taken every line."""
         return b"".join(map(line_of, self._rows)).decode()
+
+    @property
+    def speed(self) -> dict[str, float | None]:
+        """Speeds over all that this process trained."""
+        return self._speed.overall()
 
     def resume_at(self, step: int) -> None:
         """Take up the files of a training that goes on after `step`; what was logged later goes.
@@ -114,7 +123,7 @@ class Metrics(TrainerCallback):
         if any(_same_kind(row, other) for other in self._rows[-2:]):
             return
         if "loss" in row:
-            self._speed.counted(row.get("num_tokens"), before=self._latest.get("num_tokens", 0))
+            self._speed.counted(row, before=self._latest)
         self._rows.append(row)
         self._latest |= row
         self._write(METRICS, row)
@@ -161,6 +170,8 @@ class Metrics(TrainerCallback):
             "time": time.time(),
             "seconds": round(self._speed.seconds, 3),
             "tokens_per_second": self._speed.tokens_per_second,
+            "executed_tokens_per_second": self._speed.executed_tokens_per_second,
+            "share_of_limit": self._speed.share_of_limit,
             "memory_bytes": memory,
             "steps": self._total,
             "device": self._device,
@@ -168,13 +179,16 @@ class Metrics(TrainerCallback):
 
     def _detail(self, step: int, memory: int) -> str:
         left = self._speed.seconds_left(step, self._total)
-        speed = self._speed.tokens_per_second
+        speed, ran = self._speed.tokens_per_second, self._speed.executed_tokens_per_second
+        share = self._speed.share_of_limit
         # The first come first: a narrow terminal cuts the end off.
         texts = (
             "" if left is None else f"{clock(left)} left",
             self._last("loss", "loss {:.2f}"),
             self._last("eval_loss", "eval {:.2f}"),
             "" if speed is None else f"{speed:,.0f} tok/s",
+            "" if ran is None else f"{ran:,.0f} run",
+            "" if share is None else f"{share:.0%} of 4N",
             f"{memory / 1e9:.1f} GB",
             self._last("learning_rate", "lr {:.1e}"),
         )
@@ -183,47 +197,6 @@ class Metrics(TrainerCallback):
     def _last(self, name: str, form: str) -> str:
         """Return the last value of a figure, written."""
         return form.format(self._latest[name]) if name in self._latest else ""
-
-
-class Speed:
-    """Measures the tokens of a second and the time that is left, in this process."""
-
-    def __init__(self) -> None:
-        self.tokens_per_second: float | None = None
-        self._started: float | None = None
-        self._begun: float | None = None
-        self._evaluating = 0.0
-        self._steps = 0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since the first step of this process began."""
-        return 0.0 if self._started is None else time.monotonic() - self._started
-
-    def begin(self) -> None:
-        """A step begins."""
-        now = time.monotonic()
-        self._steps += 1
-        if self._started is None:
-            self._started = now
-        if self._begun is None:
-            self._begun = now
-
-    def logged(self, logs: Mapping[str, Any]) -> None:
-        """Leave out an evaluation between two logs of the training loss."""
-        if self._begun is not None:
-            self._evaluating += logs.get("eval_runtime", 0.0)
-
-    def counted(self, tokens: float | None, *, before: int) -> None:
-        """Take `tokens`, of which `before` were seen at the log before, into the speed."""
-        if tokens is not None and self._begun is not None and tokens > before:
-            seconds = time.monotonic() - self._begun - self._evaluating
-            self.tokens_per_second = round((tokens - before) / max(seconds, 1e-9), 1)
-        self._begun, self._evaluating = None, 0.0
-
-    def seconds_left(self, step: int, total: int) -> float | None:
-        """Return the seconds until the last step at the mean speed so far."""
-        return self.seconds / self._steps * (total - step) if self._steps else None
 
 
 class Samples(TrainerCallback):

@@ -318,13 +318,12 @@ def _time(
     options: TrainSection,
     trial: Trial | None,
 ) -> dict[str, Any]:
-    speeds = accel.measure_speeds(method.device)
-    speed = speeds.bfloat16 if method.dtype == "bfloat16" else speeds.float32
+    speed = accel.measure_speeds(method.device).of(method.dtype)
     work = work_of(rows, options, micro=int(choices["per_device_train_batch_size"].value))
     checkpointing = choices["gradient_checkpointing"].value == "true"
     estimate = seconds(shape, method, work, checkpointing=checkpointing, gigaflops=speed)
     facts: dict[str, Any] = {
-        "seconds": round(estimate, 1),
+        "seconds": round(estimate / float(choices["predicted_gain"].value), 1),
         "seconds_from": f"{speed:,.0f} GFLOP/s measured in {method.dtype} on {method.device}",
     }
     if trial is not None:

@@ -109,7 +109,12 @@ def _run(
     first = process_rank() == 0
     schedule = replace(prepared.schedule, interrupted=interrupt.requested)
     metrics = Metrics(
-        folder, listener, total_steps=schedule.steps, device=prepared.device, writes=first
+        folder,
+        listener,
+        total_steps=schedule.steps,
+        device=prepared.device,
+        limit=prepared.limit,
+        writes=first,
     )
     done = start.checkpoint.step if start.checkpoint else 0
     metrics.resume_at(done)
@@ -155,6 +160,7 @@ def _run(
             save=keep,
             said=told,
             callbacks=callbacks,
+            self_check=config.accel.self_check,
         )
         if start.checkpoint is not None:
             trainer.resume(_snapshot(start), start.inexact)
@@ -230,6 +236,13 @@ def _finish(
         "eval_rows_at_once": trainer.course.eval_rows_at_once,
         "rows": {"train": len(prepared.rows), "eval": len(prepared.eval_rows)},
         "tokens_seen": trainer.course_tokens,
+        "executed_tokens": trainer.course.executed or None,
+        "label_tokens": trainer.course.labels or None,
+        **metrics.speed,
+        "accel": {
+            "predicted_gain": float(prepared.choices["predicted_gain"].value),
+            "checked": trainer.course.checked,
+        },
         "first_eval_loss": evaluations[0][1],
         "machine": {
             name: prepared.identity[name]
@@ -297,6 +310,12 @@ def _write_summary(
         "first_eval_loss",
         "train_loss",
         "tokens_seen",
+        "executed_tokens",
+        "label_tokens",
+        "tokens_per_second",
+        "executed_tokens_per_second",
+        "share_of_limit",
+        "accel",
         "rows_at_once",
         "eval_rows_at_once",
         "seconds",

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -14,10 +14,12 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from tunewright.errors import failure
+from tunewright.accel._step import Totals
 from tunewright.train._adapter import adapter_state, load_adapter_state
-from tunewright.train._batches import Batch, is_out_of_memory, parts_of
+from tunewright.train._averages import TOKENS, Entries, add, kept, put_back, weigh
+from tunewright.train._batches import Batch, does_not_fit, is_out_of_memory, parts_of
 from tunewright.train._course import Course, Order, Rules, Snapshot
+from tunewright.train._fast import Fast, labels_of, mean_of
 from tunewright.train._flow import Beginning, Flow
 from tunewright.train._heap import give_back
 from tunewright.train._processes import of_every_process
@@ -29,11 +31,6 @@ from tunewright.train._state import (
     random_state,
 )
 from tunewright.train.schedule import best_of
-
-WEIGHTED = ("entropy", "mean_token_accuracy")
-"""What TRL averages over batches without regard to their size; here each counts by its tokens."""
-TOKENS = "tokens"
-"""Name of their weights beside TRL's averages in the making."""
 
 
 class Trainer(SFTTrainer):
@@ -53,8 +50,10 @@ class Trainer(SFTTrainer):
         rules: Rules,
         callbacks: Sequence[TrainerCallback],
         processing_class: Any,
+        fast: Fast | None = None,
     ) -> None:
         self.rules = rules
+        self._fast = fast
         self.course = Course()
         self._resumed: Snapshot | None = None
         self._step_batches: list[Batch] = []
@@ -80,6 +79,9 @@ class Trainer(SFTTrainer):
             evaluations=[(step, loss) for step, loss in course["evaluations"]],
             rows_at_once=course["rows_at_once"],
             eval_rows_at_once=course["eval_rows_at_once"],
+            checked=course["checked"],
+            executed=course["executed"],
+            labels=course["labels"],
             norms=course["norms"],
             inexact=inexact,
         )
@@ -114,14 +116,14 @@ class Trainer(SFTTrainer):
     ) -> torch.Tensor:
         """Run one batch forward and backward; in halves where it does not fit."""
         micro, self._micro = self._micro, self._micro + 1
-        counted, entries = self._total_train_tokens, self._kept("train")
+        counted, entries = self._total_train_tokens, kept(self._metrics["train"])
         fits = True
         while True:
             rows = self.course.rows_at_once or len(inputs["input_ids"])
             try:
                 if not fits:
                     self._redo(model, micro, num_items_in_batch)
-                    self._put_back("train", entries)
+                    put_back(self._metrics["train"], entries)
                     self._total_train_tokens = counted
                 loss = self._forward_backward(model, inputs, num_items_in_batch, rows)
                 break
@@ -132,7 +134,7 @@ class Trainer(SFTTrainer):
             # Out of the handler: the error held the tensors of the failed attempt.
             fits = False
             self.course.rows_at_once = self._halved(rows, "training")
-            self._put_back("train", entries)
+            put_back(self._metrics["train"], entries)
         step = self.state.global_step + 1
         self.rules.watchdog.loss(float(loss), step, self._rows_of(micro))
         return loss
@@ -147,41 +149,47 @@ class Trainer(SFTTrainer):
     def _forward_backward(
         self, model: torch.nn.Module, inputs: Batch, items: Any, rows: int
     ) -> torch.Tensor:
+        if self._fast is not None and self._fast.holds(inputs, self.course):
+            return self._accelerated(self._fast, model, inputs, int(items), rows)
+        if self._fast is not None:
+            rows = min(rows, self._fast.rows_at_once(len(inputs["input_ids"])))
         total = torch.zeros((), device=self.args.device)
         for part in parts_of(inputs, rows):
             total += super().training_step(model, part, items)
             give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
         return total
 
+    def _accelerated(
+        self, fast: Fast, model: torch.nn.Module, inputs: Batch, items: int, rows: int
+    ) -> torch.Tensor:
+        if not model.training:
+            model.train()
+        saving = bool(self.args.gradient_checkpointing)
+        totals = fast.train(inputs, items, most_rows=rows, saving=saving)
+        self._total_train_tokens += totals.tokens
+        self.course.executed += totals.executed
+        self.course.labels += totals.labels
+        self._count(totals)
+        self._entries["num_tokens"] = [self._total_train_tokens]
+        self._entries["num_executed_tokens"] = [self.course.executed]
+        self._entries["num_label_tokens"] = [self.course.labels]
+        return mean_of(totals, items, self.args.device)
+
+    def _count(self, totals: Totals) -> None:
+        """Add to the averages what TRL would have."""
+        labels = totals.labels
+        add(self._entries, entropy=totals.entropy, correct=totals.correct, tokens=labels)
+
     def compute_loss(self, model: torch.nn.Module, inputs: Batch, *args: Any, **kwargs: Any) -> Any:
         """Return the loss, and remember of how many tokens the averages are that TRL makes on the way."""
-        mode = "train" if self._tuned.training else "eval"
         tokens = (inputs["labels"][:, 1:] != IGNORED).sum()
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         # As TRL counts: those of all processes.
         every = cast("torch.Tensor", self.accelerator.gather_for_metrics(tokens))
-        self._metrics[mode][TOKENS].append(int(every.sum()))
+        self._entries.setdefault(TOKENS, []).append(int(every.sum()))
         # Before the backward pass, which begins with the largest blocks.
         give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
         return loss
-
-    def _kept(self, mode: str) -> dict[str, list[float]]:
-        """Return copies of TRL's averages in the making; a name that is looked up would make an empty one."""
-        return {name: list(self._metrics[mode].get(name, ())) for name in (*WEIGHTED, TOKENS)}
-
-    def _put_back(self, mode: str, kept: Mapping[str, Sequence[float]]) -> None:
-        for name, entries in kept.items():
-            self._metrics[mode].pop(name, None)
-            if entries:
-                self._metrics[mode][name] = list(entries)
-
-    def _weigh(self, mode: str) -> None:
-        """Make one entry of all those of an average, by the tokens of each."""
-        weights = self._metrics[mode].pop(TOKENS, [])
-        for name in WEIGHTED:
-            if entries := self._metrics[mode].pop(name, []):
-                summed = sum(w * e for w, e in zip(weights, entries, strict=True))
-                self._metrics[mode][name] = [summed / max(1, sum(weights))]
 
     def _halved(self, rows: int, where: str) -> int:
         """Return half the rows of a forward pass.
@@ -194,16 +202,8 @@ class Trainer(SFTTrainer):
             torch.cuda.empty_cache()
         step = self.state.global_step + 1
         if rows <= 1 or self.args.world_size > 1:
-            micro = self.args.per_device_train_batch_size
-            accumulation = self.args.gradient_accumulation_steps
-            fix = "Lower train.max_length, set train.load_in_4bit=true, or take a smaller base."
-            if rows > 1:
-                fix = (
-                    f"--set train.per_device_train_batch_size={max(1, micro // 2)} "
-                    f"--set train.gradient_accumulation_steps={accumulation * 2}: the same rows a step."
-                )
-            message = f"Memory ran out with {rows} row{'s' * (rows > 1)} at a time in {where}."
-            raise failure("E_OOM", message, where=f"step {step}", fix=fix)
+            given = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+            raise does_not_fit(rows, where, step, given)
         half = -(-rows // 2)
         self.rules.said(
             "oom",
@@ -248,7 +248,7 @@ class Trainer(SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, and stop a run whose loss has gone wrong."""
-        self._weigh("train" if self._tuned.training else "eval")
+        weigh(self._entries)
         super().log(logs, start_time)
         if "loss" in logs and self.course.evaluations:
             first = self.course.evaluations[0][1]
@@ -266,7 +266,7 @@ class Trainer(SFTTrainer):
         for batch in own:
             inputs = self._prepare_inputs(self.data_collator(batch))
             loss += self._eval_loss(inputs)
-            tokens += int((inputs["labels"][:, 1:] != IGNORED).sum())
+            tokens += labels_of(inputs)
         totals = torch.tensor([loss, float(tokens)], dtype=torch.float64)
         if world > 1:
             totals = torch.tensor(gather_object([totals.tolist()]), dtype=torch.float64).sum(0)
@@ -277,8 +277,12 @@ class Trainer(SFTTrainer):
         one = torch.ones((), device=self.args.device)
         while True:
             rows = self.course.eval_rows_at_once or len(inputs["input_ids"])
-            entries = self._kept("eval")
+            entries = kept(self._metrics["eval"])
             try:
+                if self._fast is not None and self._fast.holds(inputs, self.course):
+                    found = self._fast.measure(inputs, most_rows=rows)
+                    self._count(found)
+                    return found.loss
                 parts = list(parts_of(inputs, rows))
                 with torch.no_grad():
                     losses = [
@@ -297,7 +301,7 @@ class Trainer(SFTTrainer):
                     raise
                 rows = min(rows, len(inputs["input_ids"]))
             self.course.eval_rows_at_once = self._halved(rows, "an evaluation")
-            self._put_back("eval", entries)
+            put_back(self._metrics["eval"], entries)
 
     # Checkpoints
 
@@ -316,7 +320,7 @@ class Trainer(SFTTrainer):
             "num_tokens": self._total_train_tokens,
             "losses": losses,
             "last_logged": self._globalstep_last_logged,
-            "metrics": self._kept("train"),
+            "metrics": kept(self._metrics["train"]),
         }
         self.rules.save(
             Snapshot(
@@ -363,6 +367,11 @@ class Trainer(SFTTrainer):
             load_random_state(tensors, generators[rank])
 
     @property
+    def _entries(self) -> Entries:
+        """What TRL averages in the present mode."""
+        return self._metrics["train" if self._tuned.training else "eval"]
+
+    @property
     def _tuned(self) -> torch.nn.Module:
         return cast("torch.nn.Module", self.model)
 
@@ -397,4 +406,4 @@ class Trainer(SFTTrainer):
         same = len(losses) == world
         self._tr_loss += losses[self.args.process_index] if same else sum(losses) / len(losses)
         self._globalstep_last_logged = course["last_logged"]
-        self._put_back("train", course["metrics"])
+        put_back(self._metrics["train"], course["metrics"])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import torch
+from peft import PeftModel
 from transformers import (
     DataCollatorForSeq2Seq,
     PreTrainedModel,
@@ -19,11 +20,14 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from tunewright.accel import Choice
+from tunewright.accel import Choice, Ways
+from tunewright.accel._step import Steps
+from tunewright.accel.layout import Row
 from tunewright.config.schema import Config
 from tunewright.models._load import resolve_model
 from tunewright.train._adapter import build
 from tunewright.train._heap import give_back
+from tunewright.train._speed import ways_of
 
 EVERY_S = 0.01
 """Seconds between looks at the resident memory."""
@@ -35,7 +39,7 @@ class Trial:
 
     Attributes:
         seconds: A forward and backward pass over the longest rows, the second time.
-        tokens: Their tokens, padding included.
+        tokens: Their tokens; in the plain path padding is among them.
         memory_bytes: Peak of the device's memory from the loading of the model on.
     """
 
@@ -75,18 +79,22 @@ def run_trial(
         inner = model.get_base_model()
         if not isinstance(inner, PreTrainedModel):
             raise TypeError(f"expected a model of Transformers, got {type(inner).__name__}")
-        add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
+        ways = ways_of(choices)
+        if ways.plain:
+            add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
         checkpointing = choices["gradient_checkpointing"].value == "true"
         if checkpointing:
             model.enable_input_require_grads()
             model.gradient_checkpointing_enable()
         batch = _batch(longest, tokenizer, device)
         optimizer = _optimizer(model, choices["optim"].value, config)
-        seconds = [_pass(model, batch, saving=checkpointing) for _ in range(2)][-1]
+        run = _plain(model, batch) if ways.plain else _accelerated(model, ways, longest)
+        seconds = [_timed(run, device, saving=checkpointing) for _ in range(2)][-1]
         optimizer.step()
         optimizer.zero_grad()
-        _pass(model, batch, saving=checkpointing)
-    return Trial(seconds, batch["input_ids"].numel(), peak[0])
+        _timed(run, device, saving=checkpointing)
+    tokens = batch["input_ids"].numel() if ways.plain else int(batch["attention_mask"].sum())
+    return Trial(seconds, tokens, peak[0])
 
 
 def _batch(
@@ -107,15 +115,38 @@ def _optimizer(model: torch.nn.Module, name: str, config: Config) -> torch.optim
     return kind(trained, **(settings | {"lr": 0.0}))
 
 
-def _pass(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, saving: bool) -> float:
-    """Return the seconds of a forward and a backward pass, as training makes them where it saves memory."""
+Run = Callable[[Callable[[], None]], None]
+"""A forward and a backward pass; what is given is called before and after the backward one."""
+
+
+def _plain(model: PeftModel, batch: Mapping[str, torch.Tensor]) -> Run:
+    def run(between: Callable[[], None]) -> None:
+        found = model(**batch, fused_lm_head=True, use_cache=False)
+        loss = -found.log_probs.sum() / batch["labels"].numel()
+        between()
+        loss.backward()
+        between()
+
+    return run
+
+
+def _accelerated(model: PeftModel, ways: Ways, rows: Sequence[Mapping[str, Any]]) -> Run:
+    steps = Steps(model, ways)
+    given = [Row(row["input_ids"], row["labels"]) for row in rows]
+    labels = sum(len(row.labels) for row in given)
+
+    def run(between: Callable[[], None]) -> None:
+        steps.train(given, labels, between=between)
+
+    return run
+
+
+def _timed(run: Run, device: str, *, saving: bool) -> float:
+    """Return the seconds of a run, as training makes it where it saves memory."""
     start = time.perf_counter()
-    found = model(**batch, fused_lm_head=True, use_cache=False)
-    loss = -found.log_probs.sum() / batch["labels"].numel()
-    give_back(loss.device, saving=saving)
-    loss.backward()
-    float(loss.detach())
-    give_back(loss.device, saving=saving)
+    run(lambda: give_back(device, saving=saving))
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

@@ -111,12 +111,14 @@ def largest_batch(
     longest: int,
     memory_free: int,
     checkpointing: bool,
+    most: int | None = None,
 ) -> int:
-    """Return the most rows that fit at once and divide the rows of an optimizer step; 0 if not one does."""
+    """Return the most rows, up to `most`, that fit at once and divide a step's; 0 if not one does."""
     fits = (
         rows
         for rows in halvings(step)
-        if _memory(shape, method, longest, (checkpointing, rows)).total <= usable(memory_free)
+        if (most is None or rows <= most)
+        and _memory(shape, method, longest, (checkpointing, rows)).total <= usable(memory_free)
     )
     return next(fits, 0)
 

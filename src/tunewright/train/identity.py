@@ -13,7 +13,7 @@ ENVIRONMENT = frozenset({"device", "device_name", "threads", "world_size", "shar
 """Fields of the machine, not of the run: another value may change the last bits of the result."""
 ENVIRONMENTS = ("versions.", "passes.")
 """Beginnings of more such fields: libraries, and how the rows of a step go through the model."""
-TOLD = frozenset({"reasons", "asked", "finished", "set_aside"})
+TOLD = frozenset({"reasons", "asked", "gain", "finished", "set_aside"})
 """Fields that are kept and not compared: measured figures are never the same twice."""
 
 _WAYS = {

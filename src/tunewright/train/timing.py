@@ -42,6 +42,32 @@ class Work:
     eval_passes: int = 0
 
 
+@dataclass(frozen=True)
+class Limit:
+    """What a device could do of this training if it did nothing else: 4 N operations a token.
+
+    Attributes:
+        layers: Operations of a position that runs through the layers.
+        head: Operations of a position that has a label, in the output head.
+        gigaflops: Measured speed of a matrix product, in 1e9 operations a second.
+    """
+
+    layers: float
+    head: float
+    gigaflops: float
+
+    def share(self, executed: int, labels: int, seconds: float) -> float:
+        """Return the share of it that was reached with so many positions and labels in so many seconds."""
+        done = executed * self.layers + labels * self.head
+        return done / (seconds * self.gigaflops * 1e9)
+
+
+def limit_of(shape: Shape, gigaflops: float) -> Limit:
+    """Return the limit of a base on a device of this speed."""
+    head = 4 * shape.vocabulary * shape.hidden
+    return Limit(4 * shape.linear_parameters(), head, gigaflops)
+
+
 def operations(shape: Shape, method: Method, work: Work, *, checkpointing: bool) -> float:
     """Return the floating point operations of a training with its evaluations."""
     linears, head = shape.linear_parameters(), shape.vocabulary * shape.hidden

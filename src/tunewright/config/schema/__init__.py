@@ -21,6 +21,7 @@ from tunewright.config.schema.results import (
     QuantizationType,
     ServeSection,
 )
+from tunewright.config.schema.speed import AccelSection, switched
 from tunewright.config.schema.training import (
     LoraSection,
     ModelSection,
@@ -29,6 +30,7 @@ from tunewright.config.schema.training import (
 
 __all__ = [
     "AGENTS",
+    "AccelSection",
     "CheckSection",
     "ColumnRole",
     "CompareSection",
@@ -70,11 +72,17 @@ class Config(Section):
     prepare: PrepareSection
     check: CheckSection = Field(default_factory=CheckSection)
     train: TrainSection = Field(default_factory=TrainSection)
+    accel: AccelSection = Field(default_factory=AccelSection)
     compare: CompareSection = Field(default_factory=CompareSection)
     merge: MergeSection = Field(default_factory=MergeSection)
     export: ExportSection = Field(default_factory=ExportSection)
     serve: ServeSection = Field(default_factory=ServeSection)
     publish: PublishSection = Field(default_factory=PublishSection)
+
+    @field_validator("accel", mode="before")
+    @classmethod
+    def _switched(cls, value: object) -> object:
+        return switched(value)
 
     @field_validator("output_dir")
     @classmethod

@@ -1,0 +1,167 @@
+"""How the rows of an optimizer step are laid out in passes through the model. Pure.
+
+Rows that begin with the same tokens share them: a pass is a list of pieces, each of which follows on pieces
+before it. A position is shared only where no row learns what it predicts, so that every loss has positions of
+its own row. Causal attention makes this exact: what a position computes depends on what comes before it alone,
+and that is the same in all rows that share it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+IGNORED = -100
+LEAST_SHARED = 16
+"""Tokens that are worth a piece of their own: each is one more attention in every layer."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of training.
+
+    Attributes:
+        tokens: Its token ids.
+        labels: Of each position what the one before it is to predict; IGNORED: nothing.
+    """
+
+    tokens: Sequence[int]
+    labels: Sequence[int]
+
+    @cached_property
+    def shareable(self) -> int:
+        """Positions from the start that predict no label: the one before the first label is the row's own."""
+        first = next((at for at, label in enumerate(self.labels) if at and label != IGNORED), None)
+        return len(self.tokens) - 1 if first is None else first - 1
+
+    @property
+    def beginning(self) -> tuple[int, ...]:
+        """The tokens that can be shared."""
+        return tuple(self.tokens[: self.shareable])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A run of tokens in a pass.
+
+    Attributes:
+        tokens: Their ids.
+        targets: What each is to predict; IGNORED: nothing.
+        start: Position of the first in its rows.
+        before: Numbers of the pieces of the pass that come before it in its rows, in order.
+    """
+
+    tokens: Sequence[int]
+    targets: Sequence[int]
+    start: int
+    before: tuple[int, ...]
+
+
+def pieces(rows: Sequence[Row], *, sharing: bool) -> list[Piece]:
+    """Return the rows of a pass in pieces; without sharing each row is one."""
+    found: list[Piece] = []
+    if sharing:
+        _grow(sorted(rows, key=lambda row: row.beginning), 0, (), found)
+    else:
+        found.extend(_rest(row, 0, ()) for row in rows)
+    return found
+
+
+def _grow(rows: Sequence[Row], depth: int, before: tuple[int, ...], found: list[Piece]) -> None:
+    """Add the pieces of sorted rows that have their first `depth` tokens in common."""
+    for group, shared in _groups(rows, depth + LEAST_SHARED):
+        if len(group) == 1:
+            found.append(_rest(group[0], depth, before))
+            continue
+        tokens = group[0].tokens[depth:shared]
+        found.append(Piece(tokens, [IGNORED] * len(tokens), depth, before))
+        _grow(group, shared, (*before, len(found) - 1), found)
+
+
+def _rest(row: Row, depth: int, before: tuple[int, ...]) -> Piece:
+    return Piece(row.tokens[depth:], [*row.labels[depth + 1 :], IGNORED], depth, before)
+
+
+def _groups(rows: Sequence[Row], least: int) -> Iterator[tuple[Sequence[Row], int]]:
+    """Give the neighbours that share at least so many tokens, with how many all of them share."""
+    start, shared = 0, [in_common(a, b) for a, b in pairwise(rows)]
+    for end in range(1, len(rows) + 1):
+        if end == len(rows) or shared[end - 1] < least:
+            yield rows[start:end], min(shared[start : end - 1], default=0)
+            start = end
+
+
+def in_common(a: Row, b: Row) -> int:
+    """Return how many tokens two rows can share."""
+    most = min(a.shareable, b.shareable)
+    if list(a.tokens[:most]) == list(b.tokens[:most]):
+        return most
+    return next(at for at in range(most) if a.tokens[at] != b.tokens[at])
+
+
+def executed(laid: Sequence[Piece]) -> int:
+    """Return how many tokens go through the model."""
+    return sum(len(piece.tokens) for piece in laid)
+
+
+def passes(
+    rows: Sequence[Row], *, sharing: bool, most_tokens: int, most_rows: int | None = None
+) -> list[list[Piece]]:
+    """Return the passes of an optimizer step, each of at most so many executed tokens, but of one row at least.
+
+    Args:
+        rows: Of the step.
+        sharing: Equal beginnings run once a pass.
+        most_tokens: What goes through the model at once.
+        most_rows: Rows of a pass at most; None: as many as fit.
+    """
+    order = sorted(rows, key=lambda row: row.beginning) if sharing else list(rows)
+    groups: list[list[Row]] = []
+    taken = 0
+    for row in order:
+        own = len(row.tokens)
+        if groups and sharing and (shared := in_common(groups[-1][-1], row)) >= LEAST_SHARED:
+            own -= shared
+        full = not groups or taken + own > most_tokens or len(groups[-1]) == most_rows
+        if full:
+            groups.append([])
+            taken, own = 0, len(row.tokens)
+        groups[-1].append(row)
+        taken += own
+    return [pieces(group, sharing=sharing) for group in groups]
+
+
+def buckets(
+    lengths: Sequence[int], *, most_tokens: int, pass_costs: int, most_rows: int | None = None
+) -> list[list[int]]:
+    """Return rows in padded batches, so that padding and passes together cost the least.
+
+    A shortest path over the rows in order of length: a batch is a run of them.
+
+    Args:
+        lengths: Tokens of each row.
+        most_tokens: Of a batch, padding counted; one row alone may have more.
+        pass_costs: What one more batch costs, in tokens.
+        most_rows: Of a batch; None: as many as fit.
+
+    Returns:
+        Row numbers of each batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        fitting = max(1, min(most_tokens // max(1, longest), most_rows or end))
+        best.append(
+            min(
+                (best[start][0] + (end - start) * longest + pass_costs, start)
+                for start in range(max(0, end - fitting), end)
+            )
+        )
+    found: list[list[int]] = []
+    end = len(order)
+    while end:
+        start = best[end][1]
+        found.append(order[start:end])
+        end = start
+    return found

@@ -1,0 +1,112 @@
+"""Which techniques of `accel` a training uses: what stands against them here, and the rows they are judged by."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tunewright import accel
+from tunewright.accel import Choice
+from tunewright.accel.layout import Row
+from tunewright.accel.order import epoch_order
+from tunewright.config.schema import Config
+from tunewright.machine import is_sharded, process_count
+from tunewright.models.families import Shape
+from tunewright.train.fit import Fit, largest_batch
+from tunewright.train.memory import Method
+
+SPEED = (*accel.TECHNIQUES, accel.TOKENS)
+"""Choices that say how the rows of a step go through the model."""
+MOST_TOKENS = 4096
+"""Positions of a pass that keep any of our devices busy."""
+SAMPLE = 20
+"""Optimizer steps that the gain is predicted from."""
+
+
+def speed_choices(
+    config: Config,
+    shape: Shape,
+    method: Method,
+    fit: Fit,
+    rows: Sequence[Row],
+    strategy: str,
+    memory_free: int | None,
+) -> list[Choice]:
+    """Return the choice of each technique, the positions of a pass, and what they should gain in all.
+
+    Args:
+        config: What is asked for.
+        shape: The base.
+        method: The way of training.
+        fit: What fits in memory of padded rows.
+        rows: To train on.
+        strategy: Order of the rows.
+        memory_free: Bytes; None where that is not known.
+    """
+    micro = fit.per_device_train_batch_size
+    a_step = micro * fit.gradient_accumulation_steps
+    longest = max(len(row.tokens) for row in rows)
+    at_once = micro
+    if memory_free is not None:
+        most = largest_batch(
+            shape,
+            method,
+            step=a_step,
+            longest=longest,
+            memory_free=memory_free,
+            checkpointing=fit.gradient_checkpointing,
+            most=max(micro, MOST_TOKENS // longest),
+        )
+        at_once = max(micro, most)
+    tokens = Choice(
+        accel.TOKENS,
+        str(at_once * longest),
+        f"as many as {at_once} of the longest row{'s' * (at_once != 1)}, which fit in memory",
+    )
+    lengths = [len(row.tokens) for row in rows]
+    order = epoch_order(lengths, rows_a_step=a_step, strategy=strategy, seed=config.seed, epoch=0)
+    kept = [rows[at] for at in order[: SAMPLE * a_step] if at < len(rows)]
+    steps = [kept[at : at + a_step] for at in range(0, len(kept), a_step)]
+    again = shape.linear_parameters() * (2 if fit.gradient_checkpointing else 0)
+    found, gain = accel.techniques(
+        config.accel.model_dump(include=set(accel.TECHNIQUES)),
+        accel.work_of(steps, rows_a_pass=micro, tokens_a_pass=at_once * longest),
+        obstacles(config, shape, method, longest),
+        layers=4 * shape.linear_parameters() + again,
+        head=4 * shape.vocabulary * shape.hidden,
+    )
+    predicted = Choice(
+        "predicted_gain", f"{gain:.2f}", "times as fast as the plain path, by counts"
+    )
+    return [*found, tokens, predicted]
+
+
+def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dict[str, str]:
+    """Return why techniques cannot be used, by their names.
+
+    Args:
+        config: What is asked for.
+        shape: The base.
+        method: The way of training.
+        longest: Tokens of the longest row.
+    """
+    found: dict[str, str] = {}
+    if config.train.lora.lora_dropout:
+        found["shared_prefix"] = "with dropout every row draws its own"
+    if method.attention != "sdpa":
+        found["packing"] = f"attention is {method.attention}, and packing goes with sdpa"
+    if shape.window is not None and longest > shape.window:
+        found["packing"] = f"rows are longer than the attention's window of {shape.window}"
+    if process_count() > 1 or is_sharded() or config.train.deepspeed:
+        found = dict.fromkeys(accel.TECHNIQUES, "it is for training in one process")
+    return found
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """Return what is asked for, as a JSON value."""
+    return config.accel.model_dump(mode="json", include=set(accel.TECHNIQUES))
+
+
+def ways_of(choices: Mapping[str, Choice]) -> accel.Ways:
+    """Return how the rows of a step go through the model."""
+    on = {name: choices[name].value == "on" for name in accel.TECHNIQUES}
+    rows = int(choices["per_device_train_batch_size"].value)
+    return accel.Ways(**on, tokens_a_pass=int(choices[accel.TOKENS].value), rows_a_pass=rows)

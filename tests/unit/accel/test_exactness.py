@@ -1,0 +1,272 @@
+"""Each technique alone and all together: the loss within 1e-6 and the gradient within 1e-5 of the plain path.
+
+The plain path here is Transformers' own: one row at a time, all logits, its cross entropy. Every technique has a
+planted error that these limits must notice.
+"""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+from fast_models import KINDS, make_model, make_rows
+from torch.nn.functional import cross_entropy
+
+from tunewright.accel import _attention, _head, _step
+from tunewright.accel import layout as layouts
+from tunewright.accel._check import check
+from tunewright.accel._step import Steps
+from tunewright.accel.layout import IGNORED, Row
+from tunewright.accel.techniques import Ways
+
+LOSS, GRADIENT = 1e-6, 1e-5
+OFF = Ways(
+    label_only_head=False,
+    packing=False,
+    length_bucketing=False,
+    shared_prefix=False,
+    tokens_a_pass=10_000,
+    rows_a_pass=3,
+)
+ALONE = {
+    "label_only_head": {"label_only_head": True},
+    "packing": {"packing": True},
+    "length_bucketing": {"length_bucketing": True},
+    "shared_prefix": {"packing": True, "shared_prefix": True},
+    "all": {"label_only_head": True, "packing": True, "shared_prefix": True},
+    "all, in several passes": {
+        "label_only_head": True,
+        "packing": True,
+        "shared_prefix": True,
+        "tokens_a_pass": 120,
+    },
+    "bucketed in several passes": {
+        "label_only_head": True,
+        "length_bucketing": True,
+        "tokens_a_pass": 120,
+    },
+}
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    return make_model(request.param)
+
+
+@pytest.fixture
+def rows():
+    return make_rows()
+
+
+def labels_of(rows) -> int:
+    return sum(label != IGNORED for row in rows for label in row.labels[1:])
+
+
+def plain(model, rows, labels=None) -> tuple[float, torch.Tensor]:
+    total = 0.0
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0]
+        loss = cross_entropy(
+            logits[:-1].float(), torch.tensor(row.labels[1:]), ignore_index=IGNORED, reduction="sum"
+        )
+        (loss / (labels or labels_of(rows))).backward()
+        total += float(loss.detach())
+    return total / (labels or labels_of(rows)), gradient_of(model)
+
+
+def gradient_of(model) -> torch.Tensor:
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    found = torch.cat(parts).clone()
+    model.zero_grad()
+    return found
+
+
+def errors(model, rows, ways) -> tuple[float, float]:
+    wanted, reference = plain(model, rows)
+    labels = labels_of(rows)
+    loss = Steps(model, ways).train(rows, labels).loss / labels
+    gradient = gradient_of(model)
+    return abs(loss / wanted - 1), float((gradient - reference).norm() / reference.norm())
+
+
+def exact(model, rows, ways) -> bool:
+    loss, gradient = errors(model, rows, ways)
+    return loss <= LOSS and gradient <= GRADIENT
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_the_same_loss_and_gradient(model, rows, name):
+    assert exact(model, rows, dataclasses.replace(OFF, **ALONE[name]))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_head_of_its_own_and_one_that_is_the_embedding(rows, tied):
+    ways = dataclasses.replace(OFF, **ALONE["all"])
+    assert exact(make_model("llama", tied=tied), rows, ways)
+
+
+def test_a_head_that_is_trained(rows):
+    """Its own gradient too, by way of autograd."""
+    model = make_model("qwen3", tied=False)
+    model.get_output_embeddings().weight.requires_grad_(True)
+    assert exact(model, rows, dataclasses.replace(OFF, **ALONE["all"]))
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+def test_with_recomputed_activations(rows):
+    model = make_model("qwen3")
+    wanted, reference = plain(model, rows)
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    steps = Steps(model, dataclasses.replace(OFF, **ALONE["all"]))
+    labels = labels_of(rows)
+    assert steps.train(rows, labels).loss / labels == pytest.approx(wanted, rel=LOSS)
+    gradient = gradient_of(model)
+    assert float((gradient - reference).norm() / reference.norm()) <= GRADIENT
+
+
+def test_in_16_bits_the_error_is_no_larger_than_that_of_the_plain_path(rows):
+    """Against float32 of the same weights: at most 1.2 times as far away."""
+    model = make_model("qwen3", dtype=torch.bfloat16)
+    low, low_gradient = plain(model, rows)
+    ways = dataclasses.replace(OFF, **ALONE["all"])
+    labels = labels_of(rows)
+    fast = Steps(model, ways).train(rows, labels).loss / labels
+    fast_gradient = gradient_of(model)
+    wanted, reference = plain(model.float(), rows)
+    assert abs(fast - wanted) <= 1.2 * abs(low - wanted) + 1e-4 * wanted
+    allowed = 1.2 * (low_gradient - reference).norm()
+    assert (fast_gradient - reference).norm() <= allowed
+
+
+@pytest.mark.parametrize("name", ["packing", "all"])
+def test_no_row_sees_another(model, rows, name):
+    """With one row changed, the gradient of every other row stays what it was."""
+    steps = Steps(model, dataclasses.replace(OFF, **ALONE[name]))
+    for at, row in itertools.islice(enumerate(rows), 0, None, 3):
+        tail = [(token % 290) + 1 for token in row.tokens[row.shareable :]]
+        tokens = [*row.tokens[: row.shareable], *tail]
+        changed = Row(
+            tokens, [t if w != IGNORED else w for t, w in zip(tokens, row.labels, strict=True)]
+        )
+        silent = Row(changed.tokens, [IGNORED] * len(tokens))
+        others = [*rows[:at], *rows[at + 1 :]]
+        labels = labels_of(others)
+        before = steps.train(others, labels).loss
+        reference = gradient_of(model)
+        after = steps.train([*others, silent], labels).loss
+        found = gradient_of(model)
+        assert after == pytest.approx(before, rel=LOSS)
+        assert float((found - reference).norm() / reference.norm()) <= GRADIENT
+
+
+def test_the_sums_are_those_of_all_logits(model, rows):
+    labels = labels_of(rows)
+    entropy = correct = 0.0
+    with torch.no_grad():
+        for row in rows:
+            logits = model(input_ids=torch.tensor([row.tokens])).logits[0, :-1].float()
+            targets = torch.tensor(row.labels[1:])
+            kept = targets != IGNORED
+            spread = torch.distributions.Categorical(logits=logits[kept])
+            entropy += float(spread.entropy().sum())
+            correct += int((logits[kept].argmax(-1) == targets[kept]).sum())
+    for changes in ALONE.values():
+        steps = Steps(model, dataclasses.replace(OFF, **changes))
+        found = steps.measure(rows)
+        assert found.entropy == pytest.approx(entropy, rel=1e-5)
+        assert (found.correct, found.labels) == (correct, labels)
+        assert found.tokens == sum(len(row.tokens) for row in rows)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def misses_a_label(patch):
+    real = _head.head_loss
+    patch(_step, "head_loss", lambda h, x, t: real(h, x[1:], t[1:]))
+
+
+def labels_one_place_off(patch):
+    real = layouts._rest
+
+    def rest(row, depth, before):
+        return dataclasses.replace(real(row, depth, before), targets=row.labels[depth:])
+
+    patch(layouts, "_rest", rest)
+
+
+def rows_see_each_other(patch):
+    class Joined(_attention.Pieces):
+        def __init__(self, laid, device):
+            super().__init__(laid, device)
+            self.lengths, self.before, self.masks = [sum(self.lengths)], [()], [None]
+
+    patch(_attention, "Pieces", Joined)
+
+
+def positions_begin_at_0(patch):
+    real = layouts._rest
+    patch(layouts, "_rest", lambda *given: dataclasses.replace(real(*given), start=0))
+
+
+def shared_part_not_looked_at(patch):
+    class Alone(_attention.Pieces):
+        def __init__(self, laid, device):
+            super().__init__(laid, device)
+            self.before, self.masks = [()] * len(laid), [None] * len(laid)
+
+    patch(_attention, "Pieces", Alone)
+
+
+def padding_shifts_labels(patch):
+    real = _step.padded
+
+    def shifted(rows, longest):
+        ids, mask, targets = real(rows, longest)
+        return ids, mask, targets.roll(1, 1)
+
+    patch(_step, "padded", shifted)
+
+
+def passes_weigh_alike(patch):
+    patch(_step, "_backward", lambda sums, *_: (sums.loss / sums.tokens).backward())
+
+
+PLANTED = [
+    (misses_a_label, "label_only_head"),
+    (labels_one_place_off, "packing"),
+    (rows_see_each_other, "packing"),
+    (positions_begin_at_0, "shared_prefix"),
+    (shared_part_not_looked_at, "shared_prefix"),
+    (padding_shifts_labels, "length_bucketing"),
+    (passes_weigh_alike, "all, in several passes"),
+]
+
+
+@pytest.mark.parametrize(("error", "name"), PLANTED)
+def test_a_planted_error_is_noticed(monkeypatch, model, rows, error, name):
+    error(monkeypatch.setattr)
+    assert not exact(model, rows, dataclasses.replace(OFF, **ALONE[name]))
+
+
+@pytest.mark.parametrize(("error", "name"), [p for p in PLANTED if p[1] != "length_bucketing"])
+def test_the_self_check_notices_it_as_well(monkeypatch, rows, error, name):
+    """Those of padding aside, which the plain path has too."""
+    model = make_model("qwen3")
+    ways = dataclasses.replace(OFF, **ALONE[name])
+    before = torch.random.get_rng_state()
+    assert check(model, Steps(model, ways), rows, rows_a_pass=2).passed
+    error(monkeypatch.setattr)
+    assert not check(model, Steps(model, ways), rows, rows_a_pass=2).passed
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert model.training
+
+
+def test_a_label_that_a_shared_position_predicts_would_be_lost(monkeypatch):
+    """Two rows that are alike into their answers: what each learns there is counted for each."""
+    rows = make_rows()
+    twin = Row([*rows[3].tokens[:-2], 7, 8], [*rows[3].labels[:-2], 7, 8])
+    model, ways = make_model("qwen3"), dataclasses.replace(OFF, **ALONE["all"])
+    assert exact(model, [rows[3], twin], ways)
+    monkeypatch.setattr(Row, "shareable", property(lambda row: len(row.tokens) - 3))
+    assert not exact(model, [rows[3], twin], ways)
