@@ -14,6 +14,7 @@ from fake_hub import FakeHub, connect
 from safetensors.torch import load_file, save_file
 
 from tunewright import load_config, plan, prepare
+from tunewright.accel import TECHNIQUES
 from tunewright.config.load import dump_config
 from tunewright.errors import TunewrightError
 from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
@@ -61,6 +62,7 @@ def test_every_figure_and_every_choice_is_there(prepared):
     assert facts["base_parameters"] == 4_984_192
     names = {"dtype", "optim", "attn_implementation", "per_device_train_batch_size"}
     names |= {"gradient_accumulation_steps", "gradient_checkpointing", "train_sampling_strategy"}
+    names |= {*TECHNIQUES, "tokens_a_pass", "predicted_gain"}
     assert {choice["name"] for choice in facts["choices"]} == names
     assert all(choice["value"] and choice["reason"] for choice in facts["choices"])
     assert facts["seconds"] > 0
