@@ -16,6 +16,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Every process that a test starts would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A developer's Ollama gets none of the models of the tests: nobody listens there.
 os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
 
@@ -25,8 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 LONGEST = (
-    "test_training.py", "test_pipeline.py", "test_compare_others.py", "test_docs.py", "test_methods.py",
-    "test_sharded_runs.py", "test_equal_runs.py", "test_compare.py", "test_planted.py", "test_stages.py",
+    "test_demo.py", "test_training.py", "test_pipeline.py", "test_docs.py", "test_agents.py",
+    "test_compare_others.py", "test_chain.py", "test_methods.py", "test_sharded_runs.py",
+    "test_equal_runs.py", "test_compare.py", "test_planted.py", "test_stages.py",
 )  # fmt: skip
 """Files that begin first, so that no worker is left alone with a long one at the end."""
 
