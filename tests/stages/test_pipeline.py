@@ -332,7 +332,7 @@ def test_no_space_is_told_before_training(project, tmp_path, monkeypatch):
 
 
 def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manuscript):
-    """Twenty rows for thirty epochs, no early stopping: the verdict is overfitted and publishing refuses."""
+    """Twenty rows for eighteen epochs, no early stopping: the verdict is overfitted and publishing refuses."""
     (tmp_path / "few").mkdir()
     for file in sorted(manuscript.glob("*.txt"))[:5]:
         (tmp_path / "few" / file.name).write_text(file.read_text(encoding="utf-8")[:1700])
@@ -340,8 +340,9 @@ def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manu
     config["output_dir"] = str(tmp_path / "run")
     config["prepare"]["source"] = "few"
     config["train"] |= {
-        "num_train_epochs": 30,
-        "learning_rate": 4e-3,
+        "num_train_epochs": 18,
+        "learning_rate": 6e-3,
+        "sample_prompts": 0,
         "early_stopping_patience": None,
         "eval_steps": 10_000,
         "lora": {"r": 16, "lora_alpha": 32},
