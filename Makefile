@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow faults check docs format bench gpu-check kquants clean
+.PHONY: demo test test-slow test-all faults check docs format bench gpu-check kquants clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
@@ -14,6 +14,10 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal
+
+# Both in one go: no worker waits for the other twice.
+test-all: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults" -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY)
 	$(BIN)/python -m pytest -m faults

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import fill
+
 from tunewright.data.near._links import Links, links
 from tunewright.data.near.union import Union
 
@@ -36,7 +38,6 @@ PLANTED = {"0.75": (60, 8), "0.8": (58, 6), "0.85": (78, 6), "0.9": (61, 3), "1"
 PLANTED_EVERY = 50
 """One row in so many is a copy, of each similarity."""
 MANUSCRIPT_WORDS = 1_000_000
-START, END = "<!-- data:start -->", "<!-- data:end -->"
 
 
 class Words:
@@ -287,12 +288,6 @@ def _machine() -> str:
     )
 
 
-def _filled(page: str, text: str) -> str:
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{text}\n{END}{after}"
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -321,8 +316,7 @@ def main() -> None:
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")
     if args.docs:
-        page = args.docs.read_text(encoding="utf-8")
-        args.docs.write_text(_filled(page, table(results)), encoding="utf-8")
+        fill(args.docs, "data", table(results))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import resource
 import shutil
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
+from pages import fill
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -39,7 +39,6 @@ WAYS = {
     "stream": "`export`, {type}",
     "whole": "all tensors in memory, {type}",
 }
-START, END = "<!-- export:start -->", "<!-- export:end -->"
 CONFIG: dict[str, Any] = {
     "vocab_size": 32000,
     "hidden_size": 2048,
@@ -166,10 +165,7 @@ def main() -> None:
     text = table(results, args.type)
     sys.stdout.write(json.dumps(results, indent=1) + "\n\n" + text + "\n")
     if args.docs:
-        page = args.docs.read_text(encoding="utf-8")
-        pattern = re.compile(f"{re.escape(START)}.*{re.escape(END)}", re.DOTALL)
-        filled = pattern.sub(lambda _: f"{START}\n{text}\n{END}", page)
-        args.docs.write_text(filled, encoding="utf-8")
+        fill(args.docs, "export", text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ is its own. Prints JSON; `--docs` puts the table into a page between `<!-- speed
 
 import argparse
 import json
-import re
 import resource
 import sys
 import time
@@ -20,6 +19,8 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 
+from pages import fill
+
 from tunewright.evaluate.memorisation import overlap
 from tunewright.evaluate.style import passages, spans_of
 
@@ -28,7 +29,6 @@ TRAINING_BYTES, ANSWERS_BYTES = 10_000_000, 200_000
 ROW_CHARACTERS = 2000
 ANSWERS, ANSWER_WORDS = 60, 120
 PLANTED_WORDS = 40
-START, END = "<!-- speed:start -->", "<!-- speed:end -->"
 
 
 @dataclass(frozen=True)
@@ -157,10 +157,7 @@ def main() -> None:
         results = list(pool.map(speed, ("rows", "novels"), repeat(given.novels)))
     print(json.dumps([asdict(one) for one in results], indent=1))
     if given.docs:
-        text = given.docs.read_text(encoding="utf-8")
-        between = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-        made = f"{START}\n{page(results)}\n{END}"
-        given.docs.write_text(between.sub(lambda _: made, text), encoding="utf-8")
+        fill(given.docs, "speed", page(results))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import fill
+
 RANK, ALPHA = 16, 32
 SHARD_BYTES = 200_000_000
 LAYERS = 23
@@ -37,7 +39,6 @@ CONFIG = {
     "tie_word_embeddings": False,
     "dtype": "bfloat16",
 }
-START, END = "<!-- merge:start -->", "<!-- merge:end -->"
 
 
 def _tensors(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -203,12 +204,6 @@ def _machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, {memory}, {python}"
 
 
-def _filled(page: str, text: str) -> str:
-    before, _, rest = page.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{text}\n{END}{after}"
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -251,8 +246,7 @@ def main() -> None:
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")
     if args.docs:
-        page = args.docs.read_text(encoding="utf-8")
-        args.docs.write_text(_filled(page, table(results)), encoding="utf-8")
+        fill(args.docs, "merge", table(results))
 
 
 if __name__ == "__main__":

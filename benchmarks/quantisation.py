@@ -6,7 +6,6 @@ where nothing makes them. `--write` puts the table into docs/guides/which-quanti
 """
 
 import argparse
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from pages import fill
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -37,7 +37,6 @@ from tunewright.models._load import load_tokenizer
 from tunewright.models.gguf_types import K_QUANTS, quantizer
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guides" / "which-quantisation.md"
-TABLE = re.compile(r"(<!-- measured -->\n).*?(<!-- end -->)", re.DOTALL)
 POSITIONS = 128
 NO_LIMIT = _proof.Limits(float("inf"), float("inf"), 0.0, float("inf"))
 SIZES = {
@@ -163,9 +162,7 @@ def main() -> None:
                 lines.append(row(label, figures))
                 print(lines[-1], flush=True)
     if options.write:
-        text = "\n".join(lines)
-        page = GUIDE.read_text(encoding="utf-8")
-        GUIDE.write_text(TABLE.sub(lambda m: f"{m[1]}{text}\n{m[2]}", page), encoding="utf-8")
+        fill(GUIDE, "quantisation", "\n".join(lines))
 
 
 if __name__ == "__main__":

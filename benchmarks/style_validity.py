@@ -14,7 +14,6 @@ texts in it. `--docs` puts the tables into a page between `<!-- validity:start -
 import argparse
 import json
 import random
-import re
 import sys
 import time
 from collections import defaultdict
@@ -24,6 +23,8 @@ from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
 from statistics import fmean
+
+from pages import fill
 
 from tunewright.evaluate._style import Sides, scored, sides_of
 from tunewright.evaluate.style import Counts, count, passages
@@ -42,7 +43,6 @@ PAIRS = (
     ("Thackeray_Vanity", "Trollope_Barchester"),
 )
 """Reference and text under test, for the intervals."""
-START, END = "<!-- validity:start -->", "<!-- validity:end -->"
 
 Novels = dict[str, list[Counts]]
 
@@ -216,10 +216,7 @@ def main() -> None:
         results = list(pool.map(validity, repeat(given.novels), given.words))
     print(json.dumps([asdict(one) for one in results], indent=1))
     if given.docs:
-        text = given.docs.read_text(encoding="utf-8")
-        between = re.compile(f"{re.escape(START)}.*?{re.escape(END)}", re.DOTALL)
-        made = f"{START}\n{page(results)}\n{END}"
-        given.docs.write_text(between.sub(lambda _: made, text), encoding="utf-8")
+        fill(given.docs, "validity", page(results))
 
 
 if __name__ == "__main__":

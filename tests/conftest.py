@@ -1,5 +1,7 @@
 """A small run on the bundled base that many tests share, and what it takes to make another."""
 
+import functools
+import gc
 import os
 import shutil
 import signal
@@ -14,6 +16,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Every process that a test starts would compile all of our modules anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A developer's Ollama gets none of the models of the tests: nobody listens there.
 os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
 
@@ -23,8 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 LONGEST = (
-    "test_training.py", "test_pipeline.py", "test_compare_others.py", "test_docs.py", "test_methods.py",
-    "test_sharded_runs.py", "test_equal_runs.py", "test_compare.py", "test_planted.py", "test_stages.py",
+    "test_demo.py", "test_training.py", "test_pipeline.py", "test_docs.py", "test_agents.py",
+    "test_compare_others.py", "test_chain.py", "test_methods.py", "test_sharded_runs.py",
+    "test_equal_runs.py", "test_compare.py", "test_planted.py", "test_stages.py",
 )  # fmt: skip
 """Files that begin first, so that no worker is left alone with a long one at the end."""
 
@@ -33,6 +38,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first; `--no-loadscope-reorder` keeps them there."""
     rank = {name: index for index, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Take what is loaded by now out of every later collection: each training asks for one of a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +55,16 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def speeds_measured_once():
+    """How fast this machine multiplies is measured once a worker: every training and plan would ask anew."""
+    from tunewright import accel
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(accel, "measure_speeds", functools.cache(accel.measure_speeds))
+        yield
 
 
 @pytest.fixture(scope="session")

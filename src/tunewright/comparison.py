@@ -11,7 +11,6 @@ from tunewright.config.load import config_of_source
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import (
-    Checkpoint,
     Endpoints,
     GgufFile,
     ModelFolder,
@@ -147,7 +146,7 @@ def _other(config: Config, tuned: str, adapter: Artifact, listener: Listener) ->
     """
     step = _CHECKPOINT.fullmatch(tuned)
     if step:
-        return _checkpoint(config, int(step[1]), adapter)
+        return pipeline.checkpoint_of(config, adapter, int(step[1]))
     if tuned == "merged":
         return ModelFolder(
             pipeline.loaded(config, ["merged"], listener=listener)["merged"].path, tuned
@@ -170,17 +169,3 @@ def _other(config: Config, tuned: str, adapter: Artifact, listener: Listener) ->
         where="--tuned",
         fix="Name `adapter`, `checkpoint-N`, `merged`, an exported type, a .gguf file, or a model folder.",
     )
-
-
-def _checkpoint(config: Config, step: int, adapter: Artifact) -> Checkpoint:
-    found = pipeline.checkpoints_of(config, adapter)
-    chosen = next((one for one in found if one.step == step), None)
-    if chosen is None:
-        steps = ", ".join(str(one.step) for one in found) or "none"
-        raise failure(
-            "E_NOT_FOUND",
-            f"There is no whole checkpoint of step {step}; those that are there: {steps}.",
-            where=config.run_dir,
-            fix="Name one of them; `train.save_total_limit` says how many are kept.",
-        )
-    return chosen

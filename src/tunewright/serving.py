@@ -169,16 +169,7 @@ def _is_stale(run: Path, made: Artifact) -> bool:
 
 def _of_checkpoint(config: Config, step: int) -> Servable:
     adapter = _current(config, "adapter")
-    found = pipeline.checkpoints_of(config, adapter)
-    chosen = next((one for one in found if one.step == step), None)
-    if chosen is None:
-        steps = ", ".join(str(one.step) for one in found) or "none"
-        raise failure(
-            "E_NOT_FOUND",
-            f"There is no whole checkpoint of step {step}; those that are there: {steps}.",
-            where=config.run_dir,
-            fix="Name one of them; `train.save_total_limit` says how many are kept.",
-        )
+    chosen = pipeline.checkpoint_of(config, adapter, step)
     model = cast("AdapterModel", servable_of(config, adapter))
     name, words = f"{model.name}-checkpoint-{step}", f"{chosen.name} in place of {model.words}"
     return replace(model, name=name, words=words, checkpoint=chosen.path)

@@ -29,8 +29,10 @@ from tunewright.errors import CODES
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# The guides' own lengths stay: whether their rows fit is part of what is tested.
-QUICK = [option for option in SMALL if not option.startswith(("prepare.", "train.max_length"))]
+# The guides' own lengths stay: whether their rows fit is part of what is tested. So do evaluations, and with
+# them checkpoints: a guide names one.
+LEFT_OUT = ("prepare.", "train.max_length", "train.eval_steps")
+QUICK = [option for option in SMALL if not option.startswith(LEFT_OUT)]
 QUICK += ["train.max_train_samples=40", "train.save_total_limit=2"]
 # Of six answers one that is empty by chance is a degraded model.
 QUICK += ["compare.num_prompts=20", "compare.batch_size=20", "compare.max_new_tokens=16"]

@@ -110,7 +110,8 @@ def test_cut_rows_are_counted(prepared, make_config):
 
 def test_a_trial_of_few_rows_plans_those(prepared, make_config):
     _, dataset = prepared
-    facts = planned(make_config, dataset, "train.max_train_samples=4", "train.max_eval_samples=2")
+    few = ("train.max_train_samples=4", "train.max_eval_samples=2", "train.eval_steps=null")
+    facts = planned(make_config, dataset, *few)
     assert (facts["rows"], facts["held_out_rows"]) == (4, 2)
     assert "by heart" in facts["expect"]
     assert "2 rows" in facts["expect"]

@@ -10,7 +10,7 @@ import json
 import math
 import struct
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO
@@ -136,7 +136,8 @@ class Layout:
 
     Attributes:
         version: Of the format.
-        metadata: Numbers, truths and texts of up to 4,096 bytes by key; of arrays the length.
+        metadata: Numbers, truths and texts of up to 4,096 bytes by key; of arrays the length. What was
+            asked for whole is here as it is.
         tensors: In the order of the table.
     """
 
@@ -192,8 +193,12 @@ class _Reader:
         return form.unpack(self.take(form.size, what))[0]
 
 
-def read_layout(stream: BinaryIO) -> Layout:
+def read_layout(stream: BinaryIO, whole: Collection[str] = ()) -> Layout:
     """Return header, metadata and tensor table of an open file.
+
+    Args:
+        stream: The file.
+        whole: Keys of texts and arrays that are kept, however long they are.
 
     Raises:
         GgufError: It is no GGUF, is cut off, or contradicts itself.
@@ -207,7 +212,7 @@ def read_layout(stream: BinaryIO) -> Layout:
         if count > MAX_ENTRIES:
             raise reader.fault(f"{count:,} {of}, more than the {MAX_ENTRIES:,} that are allowed")
         reader.require(count * least, f"a list of {count:,} {of}")
-    metadata = _metadata(reader, keys)
+    metadata = _metadata(reader, keys, whole)
     _require_plausible(metadata)
     rows = list(_rows(reader, tensors))
     alignment = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
@@ -227,7 +232,7 @@ def _version(reader: _Reader) -> int:
     raise reader.fault(f"version {version}; known are {', '.join(map(str, VERSIONS))}")
 
 
-def _metadata(reader: _Reader, count: int) -> dict[str, object]:
+def _metadata(reader: _Reader, count: int, whole: Collection[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for index in range(count):
         reader.place = f"metadata key {index + 1} of {count}"
@@ -236,7 +241,7 @@ def _metadata(reader: _Reader, count: int) -> dict[str, object]:
             raise reader.fault(f"the key {key!r} is there twice")
         reader.place = f"metadata {key!r}"
         kind = reader.number("<I", "the type")
-        found[key] = _value(reader, kind)
+        found[key] = _kept(reader, kind) if key in whole else _value(reader, kind)
         if key == "general.alignment" and (kind != UINT32 or found[key] not in ALIGNMENTS):
             raise reader.fault(
                 f"the alignment is {found[key]}, not a power of two from {ALIGNMENTS[0]} to "
@@ -264,6 +269,25 @@ def _require_plausible(metadata: dict[str, object]) -> None:
         raise GgufError(faults)
 
 
+def _kept(reader: _Reader, kind: int) -> object:
+    """Return a value as it is, however long."""
+    if kind == STRING:
+        return _long_text(reader)
+    if kind != ARRAY:
+        return _value(reader, kind)
+    kind, count = _array_of(reader)
+    if kind == STRING:
+        return [_long_text(reader) for _ in range(count)]
+    code = SCALARS[kind]
+    data = reader.take(count * struct.calcsize(code), f"an array of {count:,}")
+    return [value for (value,) in struct.iter_unpack(code, data)]
+
+
+def _long_text(reader: _Reader) -> str:
+    length = reader.number("<Q", "the length of the text")
+    return reader.take(length, "the text").decode(errors="replace")
+
+
 def _value(reader: _Reader, kind: int) -> object:
     if kind in SCALARS:
         return reader.number(SCALARS[kind], "the value")
@@ -280,20 +304,27 @@ def _value(reader: _Reader, kind: int) -> object:
 
 def _array(reader: _Reader) -> int:
     """Go past an array and return its length."""
-    kind = reader.number("<I", "the type of the array")
-    count = reader.number("<Q", "the length of the array")
+    kind, count = _array_of(reader)
     if kind in SCALARS:
         reader.skip(count * struct.calcsize(SCALARS[kind]), f"an array of {count:,}")
-    elif kind == STRING:
-        reader.require(count * 8, f"an array of {count:,} texts")
-        for _ in range(count):
-            length = reader.number("<Q", "the length of a text")
-            reader.skip(length, "a text")
-    elif kind == ARRAY:
-        raise reader.fault("an array in an array, which llama.cpp does not read")
-    else:
-        raise reader.fault(f"an array of type {kind}, which is unknown")
+        return count
+    for _ in range(count):
+        length = reader.number("<Q", "the length of a text")
+        reader.skip(length, "a text")
     return count
+
+
+def _array_of(reader: _Reader) -> tuple[int, int]:
+    """Return the type of an array's values, numbers or texts, and how many there are."""
+    kind = reader.number("<I", "the type of the array")
+    count = reader.number("<Q", "the length of the array")
+    if kind == ARRAY:
+        raise reader.fault("an array in an array, which llama.cpp does not read")
+    if kind == STRING:
+        reader.require(count * 8, f"an array of {count:,} texts")
+    elif kind not in SCALARS:
+        raise reader.fault(f"an array of type {kind}, which is unknown")
+    return kind, count
 
 
 def _text(reader: _Reader, most: int, what: str) -> str:

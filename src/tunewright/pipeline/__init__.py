@@ -14,7 +14,7 @@ from tunewright.pipeline.running import (
     run_stage,
 )
 from tunewright.pipeline.state import because, loaded, present
-from tunewright.pipeline.steps import ASIDE, STAGES, Stage, checkpoints_of
+from tunewright.pipeline.steps import ASIDE, STAGES, Stage, checkpoint_of, checkpoints_of
 
 __all__ = [
     "ASIDE",
@@ -32,6 +32,7 @@ __all__ = [
     "StoppedError",
     "because",
     "check_any",
+    "checkpoint_of",
     "checkpoints_of",
     "chosen",
     "loaded",

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from tunewright.artifacts import Artifact, Kind
 from tunewright.config.schema import Config
 from tunewright.data import check, prepare
+from tunewright.errors import failure
 from tunewright.evaluate import Checkpoint, compare
 from tunewright.events import Listener
 from tunewright.export import export
@@ -69,6 +70,24 @@ def checkpoints_of(config: Config, adapter: Artifact) -> list[Checkpoint]:
         for step, path, loss in whole_checkpoints(Path(config.run_dir))
         if loss is not None and losses.get(step) == loss
     ]
+
+
+def checkpoint_of(config: Config, adapter: Artifact, step: int) -> Checkpoint:
+    """Return the whole checkpoint of a step of the training that an adapter is from.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND, with the steps that there are.
+    """
+    found = {one.step: one for one in checkpoints_of(config, adapter)}
+    if step in found:
+        return found[step]
+    there = ", ".join(map(str, found)) or "none"
+    raise failure(
+        "E_NOT_FOUND",
+        f"There is no whole checkpoint of step {step}; those that are there: {there}.",
+        where=config.run_dir,
+        fix="Name one of them; `train.save_total_limit` says how many are kept.",
+    )
 
 
 def _candidates(config: Config, adapter: Artifact) -> list[Candidate]:

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tunewright.errors import failure
 from tunewright.models._generate import prompt_ids
@@ -18,9 +18,15 @@ from tunewright.models._llama import endpoint, post, requested
 from tunewright.models._load import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, Vocabulary
 from tunewright.models.gguf_check import require_gguf
+from tunewright.models.gguf_file import read_layout
 from tunewright.serve.engine import Likely, Options, Token
-from tunewright.serve.gguf_header import ALL_F32, CONTROL, header
 
+ALL_F32 = 0
+"""`general.file_type` of a file whose weights are in 32 bits."""
+CONTROL = 3
+"""Type of a token that the model's makers, and not a text, put in."""
+TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+TEMPLATE = "tokenizer.chat_template"
 RANDOM_SEED = 2**32 - 1
 """What llama.cpp reads as: another seed each time. Source: `LLAMA_DEFAULT_SEED` in llama.h."""
 
@@ -47,7 +53,7 @@ class LlamaCpp:
         """Return the tokens that the model reads before it answers; see `Engine`."""
         if not self.vocabulary.template:
             message = "The GGUF file has no chat template; it can continue texts."
-            raise failure("E_TEMPLATE", message, where="tokenizer.chat_template")
+            raise failure("E_TEMPLATE", message, where=TEMPLATE)
         return prompt_ids(messages, self.vocabulary)
 
     def read_text(self, text: str) -> list[int]:
@@ -132,9 +138,10 @@ def loaded(file: Path, tokenizer: Path | None, context: int) -> Generator[LlamaC
     # llama.cpp and we trust what a file says only after a process of its own has looked at it.
     require_gguf(file)
     try:
-        facts = header(file)
+        with file.open("rb") as stream:
+            facts = cast("dict[str, Any]", read_layout(stream, {TOKENS, KINDS, TEMPLATE}).metadata)
         longest = int(facts[f"{facts['general.architecture']}.context_length"])
-        tokens: list[str] = facts["tokenizer.ggml.tokens"]
+        tokens: list[str] = facts[TOKENS]
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         message = f"The GGUF file cannot be used: {reason}."
@@ -149,8 +156,8 @@ def loaded(file: Path, tokenizer: Path | None, context: int) -> Generator[LlamaC
 
 def _own(url: str, key: str, facts: dict[str, Any]) -> Vocabulary:
     """Return the vocabulary of the file itself, tokenised by llama.cpp."""
-    tokens: list[str] = facts["tokenizer.ggml.tokens"]
-    kinds: list[int] = facts.get("tokenizer.ggml.token_type", [])
+    tokens: list[str] = facts[TOKENS]
+    kinds: list[int] = facts.get(KINDS, [])
     special = {
         t: i for i, (t, kind) in enumerate(zip(tokens, kinds, strict=False)) if kind == CONTROL
     }
@@ -166,7 +173,7 @@ def _own(url: str, key: str, facts: dict[str, Any]) -> Vocabulary:
     bos, eos = named("bos"), named("eos")
     special |= {text: tokens.index(text) for text in (bos, eos) if text}
     return Vocabulary(
-        template=facts.get("tokenizer.chat_template", ""),
+        template=facts.get(TEMPLATE, ""),
         tokenize=lambda text: [(token, 0, 0) for token in ids_of(text)],
         special=special,
         bos_token=bos,

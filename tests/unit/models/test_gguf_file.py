@@ -134,10 +134,11 @@ def test_a_right_file_is_taken():
     read_layout(io.BytesIO(made(rows=TWO, data=512)))
 
 
+@pytest.mark.parametrize("whole", [(), ("a",)], ids=["", "kept"])
 @pytest.mark.parametrize(("data", "what"), FAULTY.values(), ids=FAULTY)
-def test_a_faulty_file_is_refused(data, what):
+def test_a_faulty_file_is_refused(data, what, whole):
     with pytest.raises(GgufError) as caught:
-        read_layout(io.BytesIO(data))
+        read_layout(io.BytesIO(data), whole)
     assert what in str(caught.value)
 
 
@@ -193,18 +194,42 @@ def test_reads_what_the_gguf_library_reads(real):
     ]
 
 
+LONG = ("tokenizer.ggml.tokens", "tokenizer.ggml.token_type", "tokenizer.chat_template")
+
+
+def test_what_is_asked_for_is_kept_whole(real):
+    with real.open("rb") as stream:
+        metadata = read_layout(stream, LONG).metadata
+    assert metadata["tokenizer.ggml.tokens"] == [f"token{n}" for n in range(40)]
+    assert metadata["tokenizer.ggml.token_type"] == [1] * 40
+    assert metadata["tokenizer.chat_template"] == "{{ messages }}" * 400
+    assert metadata["llama.context_length"] == 2048
+
+
 def consistent(data: bytes) -> bool:
-    """Return whether a file is taken; if so, every tensor lies in it and has its bytes alone."""
-    try:
-        layout = read_layout(io.BytesIO(data))
-    except GgufError as error:
-        assert error.faults
+    """Return whether a file is taken; if so, every tensor lies in it and has its bytes alone.
+
+    What is kept whole of its metadata changes nothing of that.
+    """
+    kept = taken(data, LONG)
+    layout = taken(data)
+    assert (kept and kept.tensors) == (layout and layout.tensors)
+    if layout is None:
         return False
     ends = sorted((t.start, t.start + t.bytes) for t in layout.tensors)
     assert all(0 < start < end <= len(data) for start, end in ends)
     assert all(one[1] <= other[0] for one, other in pairwise(ends))
     assert len({t.name for t in layout.tensors}) == len(layout.tensors)
     return True
+
+
+def taken(data: bytes, whole=()):
+    """Return the layout of a file, or None if it is refused."""
+    try:
+        return read_layout(io.BytesIO(data), whole)
+    except GgufError as error:
+        assert error.faults
+        return None
 
 
 def test_cut_anywhere(real):

@@ -1,16 +1,12 @@
-"""Which engine serves what, the command of vLLM, who may ask, and what a GGUF file says of itself."""
+"""Which engine serves what, the command of vLLM, and who may ask."""
 
-import struct
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tunewright.errors import TunewrightError
 from tunewright.serve.asked import RefusedError
 from tunewright.serve.engine import Here, chosen
-from tunewright.serve.gguf_header import header
 from tunewright.serve.guard import api_key, is_local, names_us, require_guarded, shows_key
 from tunewright.serve.queue import GoneError, Queue
 from tunewright.serve.servable import AdapterModel, FolderModel, GgufModel
@@ -179,62 +175,3 @@ def test_too_many_that_wait_are_refused():
     ):
         pass
     assert caught.value.status == 429
-
-
-def text(value):
-    return struct.pack("<Q", len(value.encode())) + value.encode()
-
-
-def packed(pairs):
-    return b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)) + b"".join(pairs)
-
-
-PAIRS = [
-    text("general.architecture") + struct.pack("<I", 8) + text("qwen3"),
-    text("qwen3.context_length") + struct.pack("<II", 4, 2048),
-    text("add") + struct.pack("<I?", 7, True),
-    text("names") + struct.pack("<IIQ", 9, 8, 2) + text("ä") + text("b"),
-    text("kinds") + struct.pack("<IIQ3i", 9, 5, 3, 1, 3, -1),
-]
-
-
-def test_metadata_is_read(tmp_path):
-    file = tmp_path / "m.gguf"
-    file.write_bytes(packed(PAIRS) + b"weights")
-    assert header(file) == {
-        "general.architecture": "qwen3",
-        "qwen3.context_length": 2048,
-        "add": True,
-        "names": ["ä", "b"],
-        "kinds": [1, 3, -1],
-    }
-
-
-@given(st.data())
-def test_a_damaged_file_is_refused_or_read_and_nothing_else(tmp_path_factory, data):
-    whole = bytearray(packed(PAIRS))
-    cut = data.draw(st.integers(0, len(whole)))
-    at = data.draw(st.integers(0, len(whole) - 1))
-    whole[at] = data.draw(st.integers(0, 255))
-    file = tmp_path_factory.mktemp("gguf") / "m.gguf"
-    for damaged in (whole, whole[:cut]):
-        file.write_bytes(damaged)
-        try:
-            assert isinstance(header(file), dict)
-        except ValueError as error:
-            assert str(error)
-
-
-@pytest.mark.parametrize(
-    "pairs", [2**61, 3], ids=["more pairs than any file has", "fewer pairs than it says"]
-)
-def test_a_header_that_promises_too_much_is_refused_at_once(tmp_path, pairs):
-    file = tmp_path / "m.gguf"
-    file.write_bytes(
-        b"GGUF" + struct.pack("<IQQ", 3, 0, pairs) + text("a") + struct.pack("<IB", 0, 1)
-    )
-    with pytest.raises(ValueError, match="ends within"):
-        header(file)
-    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 2**40))
-    with pytest.raises(ValueError, match="more bytes than it has"):
-        header(file)

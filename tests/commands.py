@@ -1,0 +1,55 @@
+"""Commands as a user types them: in a process of their own, or in this one where that is not what is tested."""
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from support import SMALL
+
+from tunewright.cli import main
+from tunewright.config.overrides import apply
+
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1", "COLUMNS": "120"}
+Done = subprocess.CompletedProcess[str]
+
+
+def tunewright(*args: str, cwd: Path, **environment: str) -> Done:
+    """Run a command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "tunewright", *args],
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+def here(*args: str, cwd: Path) -> Done:
+    """Run a command in this process, which has loaded what it needs: another takes seconds for that."""
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        code = main(args)
+    return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
+def write_config(folder: Path, source: Path) -> Path:
+    """Return the config file of a small run, after writing it."""
+    config = {
+        "name": "small",
+        "prepare": {"source": str(source)},
+        "publish": {"agent": "writer", "store": "models"},
+    }
+    for override in SMALL:
+        apply(config, override)
+    file = folder / "c.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return file
