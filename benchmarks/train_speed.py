@@ -12,7 +12,6 @@ differs gets no figure. Then they take turns for some rounds, a fresh process ea
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,12 +22,12 @@ import psutil
 from speed.bench import LEARNING_RATE, Bench, measured, say
 from speed.contenders import CONTENDERS, OWN, PLANTED, planted
 from speed.figures import REFUSED, filled, table
+from speed.machine import CACHE, machine, several
 from speed.parity import TOLERANCES
 from speed.plots import draw
 from speed.processes import Limits, environment, run
 from speed.rows import ROWS, SETS, SHAPES
 
-CACHE = Path.home() / ".cache" / "tunewright" / "bench"
 MEMORY_SHARE = 0.85
 MEASURE = (
     "import sys, torch; from tunewright.accel import measure_speeds; torch.set_num_threads(int(sys.argv[1])); "
@@ -67,39 +66,15 @@ def speed_of_products(args: argparse.Namespace, limits: Limits, scratch: Path) -
     return max(float(run(command, scratch / "speed", limits, variables)[0]) for _ in range(3))
 
 
-def machine() -> str:
-    """Return what was measured on."""
-    name = platform.processor() or platform.machine()
-    file = Path("/proc/cpuinfo")
-    if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        name = names[0] if names else name
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{name}, {os.cpu_count()} cores, {memory:.0f} GB, Python {platform.python_version()}"
-
-
-def _several(known: Sequence[str]) -> Any:
-    def parse(text: str) -> list[str]:
-        names = text.split(",")
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(
-                f"unknown: {', '.join(unknown)}; known: {', '.join(known)}"
-            )
-        return names
-
-    return parse
-
-
 def options() -> argparse.Namespace:
     """Return the options of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "--shape", type=_several(list(SHAPES)), default=["small"], help="small, medium, qwen3-0.6b"
+        "--shape", type=several(list(SHAPES)), default=["small"], help="small, medium, qwen3-0.6b"
     )
-    parser.add_argument("--sets", type=_several(SETS), default=["A0", "A100"], help=", ".join(SETS))
+    parser.add_argument("--sets", type=several(SETS), default=["A0", "A100"], help=", ".join(SETS))
     parser.add_argument("--steps", type=int, default=6, help="timed in each round")
     parser.add_argument("--rounds", type=int, default=3, help="of each contender")
     parser.add_argument(
@@ -111,7 +86,7 @@ def options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--only",
-        type=_several(list(CONTENDERS)),
+        type=several(list(CONTENDERS)),
         default=list(CONTENDERS),
         help=", ".join(CONTENDERS),
     )

@@ -193,7 +193,7 @@ def versions() -> dict[str, str]:
     """Return the versions of what is loaded here."""
     names = ("torch", "transformers", "peft", "trl", "llamafactory", "unsloth", "axolotl")
     loaded = {name: sys.modules.get(name) for name in names}
-    return {n: str(m.__version__) for n, m in loaded.items() if hasattr(m, "__version__")}
+    return {n: str(m.__version__) for n, m in loaded.items() if m and hasattr(m, "__version__")}
 
 
 def trained_model(task: Task) -> Any:

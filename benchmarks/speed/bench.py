@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import load_file
-
 from speed.contenders import CONTENDERS, PLAIN, Contender, Flags
 from speed.environments import interpreter
 from speed.figures import REFUSED, Round, needed_flops, round_of, summary

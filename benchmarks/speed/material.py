@@ -46,7 +46,7 @@ TEMPLATE = (
 )
 
 
-def make_base(folder: Path, shape: dict[str, int], dtype: str) -> None:
+def make_base(folder: Path, shape: dict[str, Any], dtype: str) -> None:
     """Write a model with random weights, and its tokenizer."""
     torch.manual_seed(SEED)
     config = Qwen3Config(
