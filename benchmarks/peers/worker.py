@@ -100,6 +100,8 @@ class Course:
 
     def mark(self) -> None:
         """Note that a step, or the beginning, is over."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.time())
         self.busy.append(time.process_time())
         self.executed.append(Counted.tokens)
@@ -160,7 +162,9 @@ def keep_adapter(model: Any, out: str) -> None:
 
 
 def peak_memory() -> int:
-    """Return the most bytes that this process has had resident."""
+    """Return the most bytes that this process has had resident; with a GPU, those that torch has had there."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():
         # Unlike getrusage, it does not begin with what the parent had.
