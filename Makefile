@@ -32,8 +32,9 @@ check: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/reference.py
 
+# About half an hour on two cores, once LLaMA-Factory is installed. All shapes and sets: see docs/performance.md.
 bench: $(READY)
-	$(BIN)/python benchmarks/train_speed.py
+	$(BIN)/python benchmarks/train_speed.py --sets A0,A100 --steps 4 --rounds 2 --docs docs/performance.md
 
 gpu-check: $(READY)
 	$(BIN)/python -m pytest -m gpu

@@ -1,74 +1,136 @@
-"""Time the train stage on the bundled sample: tokens a second, time to the first step, peak memory.
+"""Speed of LoRA training against peers: the same model, adapter, rows and optimizer, parity first.
 
-    python benchmarks/train_speed.py [--set KEY=VALUE ...]
+    python benchmarks/train_speed.py --shape small --sets A0,A100 [--only ours,trl,trl-best] [--docs docs/performance.md]
 
-Logical tokens only: padding is not counted. Prints JSON, with the memory that the plan predicted.
+Sets: A0, A30, A100, short rows with a shared prefix of so many tokens; B, long chunks; C, 16 adapters on 100 rows
+each. A step has 8 rows. Every contender runs in a process of its own, from the same files. First each is held
+against plain Transformers: loss and gradient norm of step one, losses of all steps, what became of the adapter. Who
+differs gets no figure. Then they take turns for some rounds, a fresh process each; the first step is not counted.
+`--plant` adds a contender whose learning rate is 5 % off, which has to be refused.
 """
 
 import argparse
 import json
-import platform
-import resource
+import os
+import sys
 import tempfile
-import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from tunewright import load_config, plan, prepare, train
+import psutil
+from speed.bench import LEARNING_RATE, Bench, measured, say
+from speed.contenders import CONTENDERS, OWN, PLANTED, planted
+from speed.figures import REFUSED, filled, table
+from speed.machine import CACHE, machine, several
+from speed.parity import TOLERANCES
+from speed.plots import draw
+from speed.processes import Limits, environment, run
+from speed.rows import ROWS, SETS, SHAPES
+
+MEMORY_SHARE = 0.85
+MEASURE = (
+    "import sys, torch; from tunewright.accel import measure_speeds; torch.set_num_threads(int(sys.argv[1])); "
+    "speeds = measure_speeds('cuda' if torch.cuda.is_available() else 'cpu'); "
+    "print(getattr(speeds, sys.argv[2]))"
+)
 
 
-class Clock:
-    """Listener that notes when steps end."""
+def prepared(args: argparse.Namespace, shape: str, limits: Limits, scratch: Path) -> list[Bench]:
+    """Make what is missing of the material of a shape and return its sets."""
+    folder = args.cache / "material" / f"{shape}-{args.dtype}"
+    script = Path(__file__).parent / "speed" / "material.py"
+    command = [sys.executable, str(script), "--folder", str(folder), "--shape", shape]
+    command += ["--dtype", args.dtype, "--sets", ",".join(args.sets), "--rows", str(ROWS)]
+    run(command, scratch / "material", limits, environment(args.threads, own=True))
+    base, adapter = folder / "base", folder / "adapter"
+    return [
+        Bench(
+            shape,
+            name,
+            base,
+            adapter,
+            folder / f"{name}-{ROWS}",
+            scratch / shape / name,
+            args,
+            limits,
+        )
+        for name in args.sets
+    ]
 
-    def __init__(self) -> None:
-        self.ends: dict[int, float] = {}
 
-    def started(self, stage: str, total: int | None, unit: str) -> None:
-        """Nothing to note."""
-
-    def said(self, text: str) -> None:
-        """Nothing to note."""
-
-    def advanced(self, done: int, detail: str) -> None:
-        """Note the first time that a step is reported."""
-        self.ends.setdefault(done, time.perf_counter())
+def speed_of_products(args: argparse.Namespace, limits: Limits, scratch: Path) -> float:
+    """Return 1e9 floating point operations a second of a matrix product; the best of three processes."""
+    command = [sys.executable, "-c", MEASURE, str(args.threads), args.dtype]
+    variables = environment(args.threads, own=True)
+    return max(float(run(command, scratch / "speed", limits, variables)[0]) for _ in range(3))
 
 
-def main() -> None:
-    """Run and print."""
+def options() -> argparse.Namespace:
+    """Return the options of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        fixed = [
-            f"output_dir={folder}",
-            "train.num_train_epochs=2",
-            "train.early_stopping_patience=null",
-        ]
-        config = load_config("preset:demo", [*fixed, "train.eval_steps=1000", *args.overrides])
-        dataset = prepare(config)
-        planned = plan(config, dataset).facts
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        clock, start = Clock(), time.perf_counter()
-        train(config, dataset, listener=clock)
-    steps = sorted(step for step in clock.ends if step > 0)
-    first, last = steps[0], steps[-1]
-    seconds = clock.ends[last] - clock.ends[first]
-    tokens = planned["tokens_an_epoch"] * config.train.num_train_epochs * (last - first) / last
-    print(
-        json.dumps(
-            {
-                "machine": f"{platform.machine()}, {planned['device']}",
-                "tokens_a_second": round(tokens / seconds),
-                "seconds_to_first_step": round(clock.ends[first] - start, 1),
-                "peak_memory_grown_mb": round(
-                    (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
-                ),
-                "planned_memory_mb": round(planned["memory_bytes"]["total"] / 1e6),
-            },
-            indent=1,
-        )
+    parser.add_argument(
+        "--shape", type=several(list(SHAPES)), default=["small"], help="small, medium, qwen3-0.6b"
     )
+    parser.add_argument("--sets", type=several(SETS), default=["A0", "A100"], help=", ".join(SETS))
+    parser.add_argument("--steps", type=int, default=6, help="timed in each round")
+    parser.add_argument("--rounds", type=int, default=3, help="of each contender")
+    parser.add_argument(
+        "--parity-steps", type=int, help="unset: 20 where that is cheap, else as many as are timed"
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--dtype", choices=list(TOLERANCES), default="float32", help="of the base, for all"
+    )
+    parser.add_argument(
+        "--only",
+        type=several(list(CONTENDERS)),
+        default=list(CONTENDERS),
+        help=", ".join(CONTENDERS),
+    )
+    parser.add_argument("--plant", action="store_true", help="add one that is wrong")
+    parser.add_argument("--timeout", type=float, default=1800, help="seconds of a process")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="environments and models")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--docs", type=Path, help="put table and plot into this page")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print."""
+    args = options()
+    contenders = {name: CONTENDERS[name] for name in args.only}
+    if args.plant:
+        contenders[PLANTED] = planted(LEARNING_RATE)
+    limits = Limits(int(MEMORY_SHARE * psutil.virtual_memory().available), args.timeout)
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="train-speed-") as name:
+        scratch = Path(name)
+        gflops = speed_of_products(args, limits, scratch)
+        for shape in args.shape:
+            for bench in prepared(args, shape, limits, scratch):
+                say(f"{shape}, {bench.name}")
+                results.append(measured(bench, contenders, gflops))
+                write(args, results)
+    if args.plant and any(one["contenders"][PLANTED]["status"] != REFUSED for one in results):
+        raise SystemExit("the contender that was planted as wrong has passed")
+
+
+def write(args: argparse.Namespace, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write what is there so far; a run that is ended has not measured for nothing."""
+    text = f"Measured on {machine()}.\n\n{table(results, own=OWN)}"
+    if args.json:
+        given = json.dumps({"machine": machine(), "results": results}, indent=1)
+        args.json.write_text(given + "\n", encoding="utf-8")
+    if args.docs:
+        plot = args.docs.with_name("train-speed.svg")
+        draw(results, plot)
+        page = args.docs.read_text(encoding="utf-8")
+        text_with_plot = f"{text}\n\n![Tokens a second of each contender]({plot.name})"
+        args.docs.write_text(filled(page, text_with_plot, "train-speed"), encoding="utf-8")
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What the benchmarks of training speed are made of: material, rounds, parity, tables."""

@@ -1,0 +1,310 @@
+"""Whole commands: `tunewright train`, `trl sft`, LLaMA-Factory's `train`, on the same short rows and the bundled base.
+
+    python benchmarks/whole_command.py [--rounds N] [--threads N] [--only ours,trl] [--docs docs/performance.md]
+
+400 conversations of two turns, cut from the bundled manuscript; 50 steps of 8, rank 16 on every linear, float32,
+learning rate 1e-3, constant. Each tokenises, shuffles, loads and saves as it does by itself. Told are the seconds
+of the command, those of training (first to last step, evaluation at the end not counted), those until the first step is
+logged, and the mean loss of the last ten steps. Commands take turns.
+"""
+
+import argparse
+import ast
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import resources
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from speed.environments import interpreter
+from speed.figures import filled
+from speed.machine import CACHE, machine, several
+from speed.processes import Failed, environment
+
+ROWS, STEPS, LAST = 400, 50, 10
+WORDS = (16, 60)
+RATE, RANK, ALPHA = 1e-3, 16, 32
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One command.
+
+    Attributes:
+        seconds: From start to end.
+        training: From the beginning of the first step to the end of the last.
+        first_step: From the start to the log of the first step.
+        losses: Of each step.
+    """
+
+    seconds: float
+    training: float
+    first_step: float
+    losses: Sequence[float]
+
+
+def conversations() -> list[tuple[str, str]]:
+    """Return question and answer of each row: a sentence's beginning and what follows it."""
+    folder = resources.files("tunewright.data") / "samples" / "manuscript"
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    words = " ".join(file.read_text(encoding="utf-8") for file in files).split()
+    found: list[tuple[str, str]] = []
+    low, high = WORDS
+    for number in range(ROWS):
+        start = number * (len(words) - 2 * high) // ROWS
+        length = low + number * 7 % (high - low)
+        middle = start + length // 2
+        question = f"Go on in the author's voice: {' '.join(words[start:middle])}"
+        found.append((question, " ".join(words[middle : start + length])))
+    return found
+
+
+def base() -> str:
+    """Return the folder of the bundled base."""
+    return str(resources.files("tunewright.models") / "assets" / "tiny")
+
+
+def ours(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str]:
+    """Return the command of Tunewright."""
+    file = folder / "rows.jsonl"
+    lines = [json.dumps({"prompt": question, "completion": answer}) for question, answer in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {
+        "train.max_steps": STEPS,
+        "train.per_device_train_batch_size": 8,
+        "train.gradient_accumulation_steps": 1,
+        "train.learning_rate": RATE,
+        "train.lr_scheduler_type": "constant",
+        "train.warmup_steps": 0,
+        "train.eval_steps": STEPS,
+        "train.sample_prompts": 0,
+        "train.dtype": "float32",
+        "train.lora.r": RANK,
+        "train.lora.lora_alpha": ALPHA,
+        "prepare.eval_split": 0.02,
+    }
+    given = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    own = [str(Path(sys.executable).parent / "tunewright"), "train", "--train-files", str(file)]
+    return [*own, "--output-dir", str(folder / "run"), *given]
+
+
+def trl(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str]:
+    """Return the command of TRL."""
+    data = folder / "data"
+    data.mkdir()
+    lines = [
+        json.dumps(
+            {
+                "prompt": [{"role": "user", "content": question}],
+                "completion": [{"role": "assistant", "content": answer}],
+            }
+        )
+        for question, answer in rows
+    ]
+    (data / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    flags = {
+        "dataset_name": data,
+        "model_name_or_path": base(),
+        "dtype": "float32",
+        "bf16": False,
+        "use_peft": True,
+        "lora_r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.0,
+        "lora_target_modules": "all-linear",
+        **_trainer(folder),
+    }
+    given = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+    return [str(Path(sys.executable).parent / "trl"), "sft", *given]
+
+
+def llamafactory(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str]:
+    """Return the command of LLaMA-Factory."""
+    listed = [{"instruction": question, "input": "", "output": answer} for question, answer in rows]
+    (folder / "rows.json").write_text(json.dumps(listed), encoding="utf-8")
+    information = {"rows": {"file_name": "rows.json"}}
+    (folder / "dataset_info.json").write_text(json.dumps(information), encoding="utf-8")
+    flags = {
+        "stage": "sft",
+        "do_train": True,
+        "model_name_or_path": base(),
+        "infer_dtype": "float32",
+        "finetuning_type": "lora",
+        "lora_target": "all",
+        "lora_rank": RANK,
+        "lora_alpha": ALPHA,
+        "template": "chatml",
+        "dataset": "rows",
+        "dataset_dir": str(folder),
+        "cutoff_len": 1024,
+        **_trainer(folder),
+    }
+    file = folder / "config.yaml"
+    # JSON is YAML.
+    file.write_text(json.dumps(flags), encoding="utf-8")
+    python = interpreter("llamafactory", cache)
+    return [str(python), "-m", "llamafactory.cli", "train", str(file)]
+
+
+def _trainer(folder: Path) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder / "out"),
+        "max_steps": STEPS,
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "logging_steps": 1,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+
+
+COMMANDS: dict[str, Callable[[Path, Sequence[tuple[str, str]], Path], list[str]]] = {
+    "ours": ours,
+    "trl": trl,
+    "llamafactory": llamafactory,
+}
+
+
+def timed(name: str, threads: int, cache: Path) -> Whole:
+    """Run a command in a folder of its own and return how long it took.
+
+    Raises:
+        Failed: It cannot be run, or ended with an error.
+    """
+    with tempfile.TemporaryDirectory(prefix="whole-command-") as scratch:
+        folder = Path(scratch)
+        try:
+            command = COMMANDS[name](folder, conversations(), cache)
+        except RuntimeError as error:
+            raise Failed(f"its environment cannot be made: {error}") from error
+        variables = environment(threads, own=name != "llamafactory") | {"PYTHONUNBUFFERED": "1"}
+        # What is logged goes by way of the libraries' own messages.
+        variables.pop("TRANSFORMERS_VERBOSITY")
+        started, heard = time.time(), list[tuple[float, str]]()
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            text=True,
+            errors="replace",
+        ) as process:
+            heard += [(time.time(), line.strip()) for line in process.stdout or ()]
+        seconds = time.time() - started
+        if process.returncode:
+            said = heard[-1][1] if heard else "it said nothing"
+            raise Failed(f"it ended with exit code {process.returncode}: {said[:300]}")
+        if name == "ours":
+            return _of_journal(folder / "run" / "training" / "progress.jsonl", started, seconds)
+        return of_log(heard, started, seconds)
+
+
+def _of_journal(file: Path, started: float, seconds: float) -> Whole:
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    metrics = file.with_name("metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    losses = [row["loss"] for row in map(json.loads, metrics) if "loss" in row]
+    steps = [row for row in lines if "step" in row]
+    ends = {row["step"]: row["time"] for row in reversed(steps)}
+    training = ends[max(ends)] - ends[0]
+    return Whole(seconds, training, ends[min(step for step in ends if step)] - started, losses)
+
+
+def of_log(heard: Sequence[tuple[float, str]], started: float, seconds: float) -> Whole:
+    """Return the figures of a log that has a dictionary for each step, as Transformers prints it.
+
+    Args:
+        heard: Unix time and text of each line.
+        started: Unix time at which the command was started.
+        seconds: Of the command.
+
+    Raises:
+        ValueError: There is no step in it, or no summary.
+    """
+    rows = [(when, row) for when, line in heard if (row := _dictionary(line))]
+    steps = [(when, float(row["loss"])) for when, row in rows if "loss" in row]
+    summaries = [float(row["train_runtime"]) for _, row in rows if "train_runtime" in row]
+    if not (steps and summaries):
+        raise ValueError("the log has no step or no summary")
+    losses = [loss for _, loss in steps]
+    return Whole(seconds, summaries[-1], steps[0][0] - started, losses)
+
+
+def _dictionary(line: str) -> dict[str, Any]:
+    start, end = line.find("{'"), line.rfind("}")
+    try:
+        return ast.literal_eval(line[start : end + 1]) if 0 <= start < end else {}
+    except (ValueError, SyntaxError):
+        return {}
+
+
+def table(results: Mapping[str, Sequence[Whole]]) -> str:
+    """Return the results as Markdown."""
+    lines = [
+        f"{ROWS} rows, {STEPS} steps of 8; median of {len(next(iter(results.values())))} rounds.",
+        "",
+        "| command | in all | until the first step | training | rows a second | loss, last ten steps |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, several_runs in results.items():
+        whole, first, training, loss = (
+            median(values)
+            for values in zip(
+                *(
+                    (r.seconds, r.first_step, r.training, sum(r.losses[-LAST:]) / LAST)
+                    for r in several_runs
+                ),
+                strict=True,
+            )
+        )
+        lines.append(
+            f"| {name} | {whole:.1f} s | {first:.1f} s | {training:.1f} s | {STEPS * 8 / training:.1f} | {loss:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", type=several(list(COMMANDS)), default=list(COMMANDS))
+    parser.add_argument("--cache", type=Path, default=CACHE, help="environments of peers")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--docs", type=Path, help="put the table into this page")
+    args = parser.parse_args()
+    results: dict[str, list[Whole]] = {name: [] for name in args.only}
+    for _ in range(args.rounds):
+        for name in [name for name in args.only if name in results]:
+            try:
+                results[name].append(timed(name, args.threads, args.cache))
+                print(f"{name}: {results[name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
+            except Failed as error:
+                # Who fails once gets no figure, and the others go on.
+                del results[name]
+                print(f"{name}: no figure, {error}", file=sys.stderr, flush=True)
+    if not results:
+        raise SystemExit("no command could be run")
+    text = f"Measured on {machine()}, {args.threads} threads. {table(results)}"
+    print(text)
+    if args.json:
+        given = {name: [asdict(one) for one in runs] for name, runs in results.items()}
+        text_of_json = json.dumps({"machine": machine(), "commands": given}, indent=1)
+        args.json.write_text(text_of_json + "\n", encoding="utf-8")
+    if args.docs:
+        page = args.docs.read_text(encoding="utf-8")
+        args.docs.write_text(filled(page, text, "whole-command"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
