@@ -231,14 +231,14 @@ def test_content_is_shared_read_only_and_hashed(made, tmp_path):
 def test_cleaning_up_between_content_and_claim_takes_nothing(made, tmp_path, monkeypatch):
     """P5."""
     root = tmp_path / "store"
-    claim, found = _publish._claim, []
+    copy, found = _publish._copy, []
 
     def cleaned(*arguments):
+        copy(*arguments)
         found.append(gc(root, grace_hours=0))
         shutil.rmtree(root / layout.BLOBS)  # not even this takes anything from a version
-        return claim(*arguments)
 
-    monkeypatch.setattr(_publish, "_claim", cleaned)
+    monkeypatch.setattr(_publish, "_copy", cleaned)
     publish_once(root, made, tmp_path / "r", version="v1")
     assert (found[0].drafts, found[0].blobs, found[0].versions) == ((), (), ())
     assert store.verify(root) == []
