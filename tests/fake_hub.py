@@ -55,6 +55,7 @@ class FakeHub:
         tokens: Token to `write` or `read`.
         accepted: Tokens whose owner has accepted the terms of gated repositories.
         seen: Requests in the order of their arrival.
+        licences: Those that a card may name.
         part_bytes: Size of the parts that large files are uploaded in; None: in one.
     """
 
@@ -67,6 +68,15 @@ class FakeHub:
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.actions: list[tuple[str, str, Callable[[], None]]] = []
+        self.licences = {
+            "apache-2.0",
+            "mit",
+            "cc-by-4.0",
+            "cc0-1.0",
+            "llama3.1",
+            "other",
+            "unknown",
+        }
         self.part_bytes: int | None = None
         self.lock = threading.Lock()
         self.before_commit: Callable[[], None] | None = None

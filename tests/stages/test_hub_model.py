@@ -21,6 +21,7 @@ from pushed import copied, evaluate, make_run
 from tunewright.artifacts import load_artifact, writing
 from tunewright.cli import main
 from tunewright.errors import TunewrightError
+from tunewright.events import SILENT
 from tunewright.models._load import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
 from tunewright.publish import _hub_client, _hub_model
@@ -345,6 +346,85 @@ def test_what_makes_no_sense_is_named(run, hub):
     assert hub.seen == []
 
 
+# What a card says at its top
+
+
+def licensed(run, licence: str, *more: str):
+    return config_of(run.run_dir, [f"publish.model_license={licence}", *more])
+
+
+def sent(hub) -> set[str]:
+    """Return where something was sent to; what the client asks for besides is its own affair."""
+    return {one.path for one in hub.seen if one.method != "GET"}
+
+
+def test_a_licence_that_the_hub_refuses_is_told_before_anything_is_sent(hub, run):
+    (problem,) = refusal(lambda: push(licensed(run, "apache2"), ["dataset", "adapter"]))
+    assert (problem.code, problem.where) == ("E_HUB", "README.md: license")
+    assert '"license" must be one of [' in problem.message
+    assert problem.fix.startswith("Change the card's metadata: publish.model_license (apache-2.0")
+    assert hub.repos == {}
+    assert sent(hub) == {"/api/validate-yaml"}
+
+
+def test_a_run_that_would_end_with_a_licence_that_is_refused_does_not_begin(hub, run):
+    config = licensed(run, "apache2", "publish.push_to_hub=[adapter,gguf]")
+    (problem,) = refusal(lambda: require_ready(config))
+    assert problem.where == "README.md: license"
+    rows = config_of(run.run_dir, ["publish.license=cc-by-4", "publish.push_to_hub=[dataset]"])
+    (problem,) = refusal(lambda: require_ready(rows))
+    assert "publish.license (cc-by-4.0" in problem.fix
+    hub.seen.clear()
+    require_ready(licensed(run, "mit", "publish.push_to_hub=[adapter]"))
+    assert sent(hub) == set()
+
+
+def test_the_hub_has_the_last_word_on_licences(hub, run):
+    hub.licences.add("llama9")
+    require_ready(licensed(run, "llama9", "publish.push_to_hub=[adapter]"))
+    push(licensed(run, "llama9"))
+    assert card(hub, "me/voice").data.license == "llama9"
+    # One that is known here, and not there: seen when the card is asked about.
+    hub.seen.clear()
+    (problem,) = refusal(lambda: push(licensed(run, "gemma", "publish.hub_model_id=me/b")))
+    assert problem.where == "README.md: license"
+    assert sent(hub) == {"/api/validate-yaml"}
+
+
+def test_a_dry_run_names_a_doubtful_licence_and_asks_nobody(hub, run, capfd):
+    flags = ["--dry-run", "--license", "apache2"]
+    assert main(["push", run.run_dir, *flags]) == 0
+    told = "".join(capfd.readouterr())
+    assert "may not know the licence 'apache2' (publish.model_license): apache-2.0" in told
+    assert main(["push", run.run_dir, "--dry-run", "--license", "openrail++"]) == 0
+    assert "may not know" not in "".join(capfd.readouterr())
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("front", "where", "said"),
+    [
+        ("language: [English]", "README.md: language", "ISO 639"),
+        ("license: [", "README.md", "YAML Metadata Error"),
+        ("- a list", "README.md", "no metadata"),
+    ],
+)
+def test_other_metadata_that_is_refused_names_its_key(hub, tmp_path, front, where, said):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A card\n")
+    files, place = {"README.md": tmp_path / "README.md"}, _hub_client.Place("me/x", "model")
+    (problem,) = refusal(lambda: _hub_client.upload(files, place, title="x", listener=SILENT))
+    assert (problem.code, problem.where) == ("E_HUB", where)
+    assert said in problem.message
+    assert hub.repos == {}
+
+
+def test_a_hub_that_gives_no_reason_is_quoted_as_such(hub, run):
+    hub.fail("POST", "/validate-yaml", 400)
+    (problem,) = refusal(lambda: push(run))
+    assert (problem.code, problem.where) == ("E_HUB", "README.md")
+    assert "no reason given" in problem.message
+
+
 # Faults of the upload: RELIABILITY.md P8
 
 
@@ -353,6 +433,7 @@ def test_what_makes_no_sense_is_named(run, hub):
     [
         *(("POST", "/repos/create"), ("GET", "/api/models/"), ("POST", "/preupload/")),
         *(("POST", "/objects/batch"), ("PUT", "/lfs/"), ("POST", "/commit/")),
+        ("POST", "/validate-yaml"),
     ],
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])

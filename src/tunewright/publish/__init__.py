@@ -1,6 +1,6 @@
 """Run -> version in the local store, or to the Hub. `store.py` reads the store, the other files each do a part."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunewright.artifacts import MANIFEST, Artifact, Kind, sha256
@@ -113,6 +113,36 @@ def push_dataset(
         dry_run=dry_run,
         listener=listener,
     )
+
+
+def require_licences(config: Config, parts: Iterable[Part], *, listener: Listener | None) -> None:
+    """Ask the Hub about licences of parts that are unknown here, before anything is made or uploaded.
+
+    Args:
+        config: `publish` names licences and repositories.
+        parts: Of `dataset`, `adapter`, `merged`, `gguf`.
+        listener: Is told instead, and the Hub is not asked; None: it is.
+
+    Raises:
+        TunewrightError: E_HUB, it does not take one, or there is no token.
+    """
+    from tunewright.publish.licences import advice, doubtful, option_of
+
+    asked: dict[str, tuple[str, Part]] = {}
+    for part in parts:
+        if licence := doubtful(config, part):
+            asked[option_of(part)] = licence, part
+    for option, (licence, part) in asked.items():
+        if listener is not None:
+            listener.said(
+                f"The Hub may not know the licence '{licence}' ({option}): {advice(licence)}."
+            )
+            continue
+        from tunewright.publish._hub_client import require_metadata
+
+        card = f"---\nlicense: {licence}\n---\n"
+        kind = "dataset" if part == "dataset" else "model"
+        require_metadata(card, kind, repositories(config, [part])[part])
 
 
 def push_model(

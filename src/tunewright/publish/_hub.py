@@ -10,6 +10,7 @@ from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space
 from tunewright.publish import Pushed, _parquet
 from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
+from tunewright.publish._metadata import CARD
 from tunewright.publish.card import DatasetFacts, Split, dataset_card
 from tunewright.publish.model_facts import LANGUAGE_SHARE
 from tunewright.publish.private import found_in
@@ -17,7 +18,6 @@ from tunewright.publish.repositories import require_token
 
 SIDES = {"train": "train", "eval": "validation"}
 """Name of each side in a dataset to its split on the Hub."""
-CARD = "README.md"
 
 
 def push_dataset(

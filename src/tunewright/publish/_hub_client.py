@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from httpx import HTTPError, InvalidURL
@@ -36,6 +36,7 @@ from huggingface_hub.utils import (
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
+from tunewright.publish._metadata import CARD, Kind, require_accepted
 from tunewright.publish.repositories import require_token
 
 ATTEMPTS = 4
@@ -60,7 +61,7 @@ class Place:
     """
 
     repo_id: str
-    kind: Literal["dataset", "model"]
+    kind: Kind
     private: bool = True
     revision: str | None = None
 
@@ -112,17 +113,35 @@ def upload(
         listener: Is told the progress in bytes.
 
     Raises:
-        TunewrightError: E_HUB. E_ARTIFACT_INVALID, a file is not what it was; what `superseded` raises.
+        TunewrightError: E_HUB, the card's metadata are refused, or anything else; until then nothing was sent.
+            E_ARTIFACT_INVALID, a file is not what it was; what `superseded` raises.
     """
     token = require_token(place.repo_id)
     api = HfApi(endpoint=_endpoint(), token=token)
     sizes = sizes_of(files)
     listener.started("push", sum(sizes.values()), "bytes")
     with _explained(place.repo_id, api.endpoint, token), _quiet():
+        if CARD in files:
+            _require_card(files[CARD].read_text(encoding="utf-8"), place.kind, api.endpoint, token)
         additions = partial(_additions, files, digests or {})
         commit = _upload(api, additions, place, title, superseded, listener)
     listener.advanced(sum(sizes.values()), place.repo_id)
     return Pushed(place.url, commit.oid, sizes)
+
+
+def require_metadata(card: str, kind: Kind, repo_id: str) -> None:
+    """Ask the Hub whether it takes the metadata of a card, without making a repository.
+
+    Raises:
+        TunewrightError: E_HUB.
+    """
+    token, endpoint = require_token(repo_id), _endpoint()
+    with _explained(repo_id, endpoint, token):
+        _require_card(card, kind, endpoint, token)
+
+
+def _require_card(card: str, kind: Kind, endpoint: str, token: str) -> None:
+    _tried(lambda: require_accepted(card, kind, endpoint=endpoint, token=token))
 
 
 def sizes_of(files: Mapping[str, Path]) -> dict[str, int]:

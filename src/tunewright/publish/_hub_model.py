@@ -12,6 +12,7 @@ from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
 from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
+from tunewright.publish._metadata import CARD
 from tunewright.publish.model_card import model_card
 from tunewright.publish.model_facts import ModelFacts
 from tunewright.publish.private import refuse_secrets
@@ -23,7 +24,6 @@ from tunewright.publish.repositories import (
     without_place,
 )
 
-CARD = "README.md"
 REPORT = "report.html"
 MODELFILE = "Modelfile"
 SETTINGS = (
