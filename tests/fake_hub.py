@@ -142,6 +142,25 @@ class FakeHub:
         """Do what was asked, then close the connection without a word."""
         self.faults.append(Fault(method, path, times, lose_answer=True))
 
+    def disturb(self, how: str, method: str, path: str) -> None:
+        """Let the next such request end with an error (500), a cut connection, or a lost answer."""
+        if how == "500":
+            self.fail(method, path, 500)
+        elif how == "cut":
+            self.cut(method, path, 100)
+        else:
+            self.lose_answer(method, path)
+
+    def commit_between(self, kind: str, repo_id: str) -> None:
+        """Let somebody else commit a file `x`, just before the next commit arrives."""
+
+        def other() -> None:
+            self.before_commit = None
+            repo = self.repos[kind, repo_id]
+            repo.commit("main", "theirs", {**repo.files, "x": b"1"})
+
+        self.before_commit = other
+
     def count(self, method: str, path: str) -> int:
         return sum(s.method == method and path in s.path for s in self.seen)
 

@@ -282,12 +282,7 @@ def test_large_files_go_in_parts(hub, small):
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])
 def test_a_fault_that_passes_leaves_one_commit(hub, small, method, path, fault):
-    if fault == "500":
-        hub.fail(method, path, 500)
-    elif fault == "cut":
-        hub.cut(method, path, 100)
-    else:
-        hub.lose_answer(method, path)
+    hub.disturb(fault, method, path)
     pushed = push_dataset(small, None, repo_id="me/rows")
     commits = hub.dataset("me/rows").commits
     assert [c.sha for c in commits[1:]] == [pushed.commit]
@@ -332,12 +327,7 @@ def test_a_fault_that_stays_leaves_no_commit_and_says_why(
 
 
 def test_a_commit_of_somebody_else_in_between_is_a_conflict(hub, small):
-    def other():
-        hub.before_commit = None
-        repo = hub.dataset("me/rows")
-        repo.commit("main", "theirs", {**repo.files, "x": b"1"})
-
-    hub.before_commit = other
+    hub.commit_between("datasets", "me/rows")
     problem = problem_of(lambda: push_dataset(small, None, repo_id="me/rows"))
     assert "Somebody else has changed" in problem.message
     assert [c.title for c in hub.dataset("me/rows").commits] == ["initial commit", "theirs"]

@@ -438,12 +438,7 @@ def test_a_hub_that_gives_no_reason_is_quoted_as_such(hub, run):
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])
 def test_a_fault_that_passes_leaves_one_commit(hub, run, method, path, fault):
-    if fault == "500":
-        hub.fail(method, path, 500)
-    elif fault == "cut":
-        hub.cut(method, path, 100)
-    else:
-        hub.lose_answer(method, path)
+    hub.disturb(fault, method, path)
     (made,) = push(run)
     assert [c.sha for c in model(hub, "me/voice").commits[1:]] == [made.commit]
 
@@ -507,12 +502,7 @@ def test_an_interrupted_second_repository_does_not_undo_the_first(hub, run):
 
 
 def test_a_commit_of_somebody_else_in_between_is_a_conflict(hub, run):
-    def other():
-        hub.before_commit = None
-        repo = model(hub, "me/voice")
-        repo.commit("main", "theirs", {**repo.files, "x": b"1"})
-
-    hub.before_commit = other
+    hub.commit_between("models", "me/voice")
     (problem,) = refusal(lambda: push(run))
     assert "Somebody else has changed" in problem.message
     assert [c.title for c in model(hub, "me/voice").commits] == ["initial commit", "theirs"]

@@ -27,14 +27,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
     validate_repo_id,
 )
 
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
+from tunewright.models._hub import quiet
 from tunewright.publish import Pushed
 from tunewright.publish._metadata import CARD, Kind, require_accepted
 from tunewright.publish.repositories import require_token
@@ -120,7 +118,7 @@ def upload(
     api = HfApi(endpoint=_endpoint(), token=token)
     sizes = sizes_of(files)
     listener.started("push", sum(sizes.values()), "bytes")
-    with _explained(place.repo_id, api.endpoint, token), _quiet():
+    with _explained(place.repo_id, api.endpoint, token), quiet():
         if CARD in files:
             _require_card(files[CARD].read_text(encoding="utf-8"), place.kind, api.endpoint, token)
         additions = partial(_additions, files, digests or {})
@@ -243,19 +241,6 @@ def _passes(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _PASSING
     return True
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Keep the client's progress bars from the terminal: the listener shows the progress."""
-    shown = not are_progress_bars_disabled()
-    if shown:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 @contextmanager
