@@ -24,7 +24,7 @@ from tunewright.events import SILENT, Listener, Named
 from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
-from tunewright.publish.layout import store_root, version_path
+from tunewright.publish.versions.layout import store_root, version_path
 from tunewright.pushing import push_after_run, require_ready
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE

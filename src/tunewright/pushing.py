@@ -15,8 +15,8 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.publish import Forced, Pushed, push_dataset, push_model, require_licences
-from tunewright.publish.manifest import refusals
-from tunewright.publish.repositories import PARTS, Part, repositories, require_token
+from tunewright.publish.hub.repositories import PARTS, Part, repositories, require_token
+from tunewright.publish.versions.manifest import refusals
 
 RECEIPT = "pushed.json"
 """In the run's folder: each part that was uploaded, where to, and the artifact that it was."""

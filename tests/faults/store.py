@@ -9,12 +9,12 @@ from pathlib import Path
 
 from published import publish_once
 
-from tunewright.publish import layout, manifest, pointers, store
-from tunewright.publish.cleaning import gc
-from tunewright.publish.export import export
-from tunewright.publish.layout import Key
+from tunewright.publish.versions import layout, manifest, pointers, store
+from tunewright.publish.versions.cleaning import gc
+from tunewright.publish.versions.export import export
+from tunewright.publish.versions.layout import Key
 
-MODULES = ("tunewright.cli", "tunewright.publish._publish", "faults.store")
+MODULES = ("tunewright.cli", "tunewright.publish.versions._publish", "faults.store")
 
 
 def publish_many(root: Path, made: Path, receipts: Path, count: int) -> None:

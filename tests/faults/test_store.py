@@ -18,8 +18,8 @@ from faults.harness import Case, Child, Fault, Forks, Result
 from published import make_run
 
 from tunewright.artifacts import sha256
-from tunewright.publish import layout, store
-from tunewright.publish.cleaning import gc
+from tunewright.publish.versions import layout, store
+from tunewright.publish.versions.cleaning import gc
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from fake_hub import FakeHub, connect
 from tunewright.artifacts import load_artifact, writing
 from tunewright.data.formats._hub import fetch
 from tunewright.errors import TunewrightError
-from tunewright.publish import _hub_client, _parquet
-from tunewright.publish._hub import push_dataset
+from tunewright.publish.hub import _client, _parquet
+from tunewright.publish.hub._dataset import push_dataset
 
 # The client passes its files to httpx by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -38,7 +38,7 @@ def instruction_rows(count: int, start: int = 0) -> list[dict]:
 def hub(monkeypatch, tmp_path):
     with FakeHub() as server:
         connect(server, monkeypatch, tmp_path / "cache", TOKEN)
-        monkeypatch.setattr(_hub_client, "FIRST_WAIT_SECONDS", 0)
+        monkeypatch.setattr(_client, "FIRST_WAIT_SECONDS", 0)
         yield server
 
 

@@ -24,7 +24,7 @@ from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
 from tunewright.models._load import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
-from tunewright.publish import _hub_client, _hub_model
+from tunewright.publish.hub import _client, _model
 from tunewright.pushing import push, push_after_run, require_ready
 from tunewright.targets import config_of
 
@@ -45,7 +45,7 @@ def made(tmp_path_factory):
 def hub(monkeypatch, tmp_path):
     with FakeHub() as server:
         connect(server, monkeypatch, tmp_path / "cache", TOKEN)
-        monkeypatch.setattr(_hub_client, "FIRST_WAIT_SECONDS", 0)
+        monkeypatch.setattr(_client, "FIRST_WAIT_SECONDS", 0)
         yield server
 
 
@@ -411,8 +411,8 @@ def test_a_dry_run_names_a_doubtful_licence_and_asks_nobody(hub, run, capfd):
 )
 def test_other_metadata_that_is_refused_names_its_key(hub, tmp_path, front, where, said):
     (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A card\n")
-    files, place = {"README.md": tmp_path / "README.md"}, _hub_client.Place("me/x", "model")
-    (problem,) = refusal(lambda: _hub_client.upload(files, place, title="x", listener=SILENT))
+    files, place = {"README.md": tmp_path / "README.md"}, _client.Place("me/x", "model")
+    (problem,) = refusal(lambda: _client.upload(files, place, title="x", listener=SILENT))
     assert (problem.code, problem.where) == ("E_HUB", where)
     assert said in problem.message
     assert hub.repos == {}
@@ -638,7 +638,7 @@ def test_pushing_again_makes_no_commit(hub, run):
 
 def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, run, monkeypatch):
     weights = Path(run.run_dir) / "adapter" / "adapter_model.safetensors"
-    honest = _hub_client.upload
+    honest = _client.upload
 
     def late(*arguments, **options):
         raw = bytearray(weights.read_bytes())
@@ -646,7 +646,7 @@ def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, r
         weights.write_bytes(raw)
         return honest(*arguments, **options)
 
-    monkeypatch.setattr(_hub_model, "upload", late)
+    monkeypatch.setattr(_model, "upload", late)
     (problem,) = refusal(lambda: push(run))
     assert (problem.code, problem.where) == ("E_ARTIFACT_INVALID", str(weights))
     assert len(model(hub, "me/voice").commits) == 1
@@ -654,7 +654,7 @@ def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, r
 
 def test_large_files_go_in_parts_one_by_one_and_the_progress_is_told(hub, run, monkeypatch):
     hub.part_bytes = 150_000
-    monkeypatch.setattr(_hub_client, "LARGE_BYTES", 100_000)
+    monkeypatch.setattr(_client, "LARGE_BYTES", 100_000)
     told: list[tuple[int, str]] = []
 
     class Ears:

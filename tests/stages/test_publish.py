@@ -16,8 +16,9 @@ from published import GATE, artifacts, config_of, make, make_run, write_version
 from tunewright.artifacts import Artifact, load_artifact, sha256, writing
 from tunewright.errors import TunewrightError
 from tunewright.machine import Space
-from tunewright.publish import blobs, founding, layout, pointers, publish, store
-from tunewright.publish.cleaning import gc
+from tunewright.publish import publish
+from tunewright.publish.versions import blobs, founding, layout, pointers, store
+from tunewright.publish.versions.cleaning import gc
 
 WORKER = Path(__file__).with_name("publish_worker.py")
 

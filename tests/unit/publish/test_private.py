@@ -19,8 +19,8 @@ from tunewright.errors import TunewrightError
 from tunewright.pipeline import steps
 from tunewright.privacy import KEYS
 from tunewright.publish import card_of, private, publish
-from tunewright.publish.model_card import model_card
-from tunewright.publish.model_facts import Base, ModelFacts
+from tunewright.publish.hub.model_card import model_card
+from tunewright.publish.hub.model_facts import Base, ModelFacts
 from tunewright.publish.private import PIECE, refuse_secrets
 
 SHAPES = every_shape(7)

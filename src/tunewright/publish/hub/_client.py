@@ -34,8 +34,8 @@ from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.models._hub import quiet
 from tunewright.publish import Pushed
-from tunewright.publish._metadata import CARD, Kind, require_accepted
-from tunewright.publish.repositories import require_token
+from tunewright.publish.hub._metadata import CARD, Kind, require_accepted
+from tunewright.publish.hub.repositories import require_token
 
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 1.0

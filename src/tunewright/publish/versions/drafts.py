@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tunewright.artifacts import fsync
-from tunewright.publish.layout import DOOMED, DRAFT
+from tunewright.publish.versions.layout import DOOMED, DRAFT
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import pytest
 
 from tunewright.config.schema import Config, PrepareSection, PublishSection
-from tunewright.publish.licences import KNOWN, advice, doubtful
+from tunewright.publish.hub.licences import KNOWN, advice, doubtful
 
 
 def config_of(**options) -> Config:

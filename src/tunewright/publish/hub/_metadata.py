@@ -7,7 +7,7 @@ from huggingface_hub.errors import BadRequestError
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from tunewright.errors import CODES, Problem, TunewrightError
-from tunewright.publish import licences
+from tunewright.publish.hub import licences
 
 Kind = Literal["dataset", "model"]
 CARD = "README.md"

@@ -23,10 +23,11 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.publish import Forced, blobs, card_of, drafts, founding, layout, manifest, pointers
-from tunewright.publish.blobs import StoredFile
-from tunewright.publish.layout import BLOBS, Key
+from tunewright.publish import Forced, card_of
 from tunewright.publish.private import found_in, refuse_secrets, refuse_secrets_in
+from tunewright.publish.versions import blobs, drafts, founding, layout, manifest, pointers
+from tunewright.publish.versions.blobs import StoredFile
+from tunewright.publish.versions.layout import BLOBS, Key
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 CARD = "README.md"

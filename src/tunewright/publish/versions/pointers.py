@@ -8,9 +8,9 @@ from typing import Any
 
 from tunewright.config.names import check_name
 from tunewright.errors import CODES, Problem, TunewrightError, failure
-from tunewright.publish import checking, layout, manifest
-from tunewright.publish.layout import ALIASES, CURRENT, LATEST, MAP, Key
-from tunewright.publish.manifest import MANIFEST
+from tunewright.publish.versions import checking, layout, manifest
+from tunewright.publish.versions.layout import ALIASES, CURRENT, LATEST, MAP, Key
+from tunewright.publish.versions.manifest import MANIFEST
 
 Entry = Mapping[str, Any]
 """adapter, version, base, base_revision, path in the store, manifest_sha256."""

@@ -6,7 +6,7 @@ Source: the Hub's documentation, "Licenses". The Hub itself has the last word: i
 import difflib
 
 from tunewright.config.schema import Config
-from tunewright.publish.repositories import Part
+from tunewright.publish.hub.repositories import Part
 
 KNOWN = frozenset(
     [
