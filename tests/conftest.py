@@ -1,6 +1,5 @@
 """A small run on the bundled base that many tests share, and what it takes to make another."""
 
-import functools
 import gc
 import os
 import shutil
@@ -55,16 +54,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def speeds_measured_once():
-    """How fast this machine multiplies is measured once a worker: every training and plan would ask anew."""
-    from tunewright import accel
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(accel, "measure_speeds", functools.cache(accel.measure_speeds))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -55,6 +55,7 @@ class FakeHub:
         tokens: Token to `write` or `read`.
         accepted: Tokens whose owner has accepted the terms of gated repositories.
         seen: Requests in the order of their arrival.
+        licences: Those that a card may name.
         part_bytes: Size of the parts that large files are uploaded in; None: in one.
     """
 
@@ -67,6 +68,15 @@ class FakeHub:
         self.seen: list[Seen] = []
         self.faults: list[Fault] = []
         self.actions: list[tuple[str, str, Callable[[], None]]] = []
+        self.licences = {
+            "apache-2.0",
+            "mit",
+            "cc-by-4.0",
+            "cc0-1.0",
+            "llama3.1",
+            "other",
+            "unknown",
+        }
         self.part_bytes: int | None = None
         self.lock = threading.Lock()
         self.before_commit: Callable[[], None] | None = None
@@ -131,6 +141,25 @@ class FakeHub:
     def lose_answer(self, method: str, path: str, times: int = 1) -> None:
         """Do what was asked, then close the connection without a word."""
         self.faults.append(Fault(method, path, times, lose_answer=True))
+
+    def disturb(self, how: str, method: str, path: str) -> None:
+        """Let the next such request end with an error (500), a cut connection, or a lost answer."""
+        if how == "500":
+            self.fail(method, path, 500)
+        elif how == "cut":
+            self.cut(method, path, 100)
+        else:
+            self.lose_answer(method, path)
+
+    def commit_between(self, kind: str, repo_id: str) -> None:
+        """Let somebody else commit a file `x`, just before the next commit arrives."""
+
+        def other() -> None:
+            self.before_commit = None
+            repo = self.repos[kind, repo_id]
+            repo.commit("main", "theirs", {**repo.files, "x": b"1"})
+
+        self.before_commit = other
 
     def count(self, method: str, path: str) -> int:
         return sum(s.method == method and path in s.path for s in self.seen)

@@ -13,6 +13,7 @@ import yaml
 
 PAGE = 100
 """Entries of a page of a listing."""
+_NO_CARD = b"---\nlicense: unknown\n---\n"
 LFS_SUFFIXES = (".parquet", ".arrow", ".safetensors", ".gguf", ".gz", ".zst", ".bin")
 
 
@@ -146,10 +147,26 @@ class Api:
         return _json(found)
 
     def validate(self) -> Answer:
-        front = re.match(r"---\n(.*?)\n---\n", json.loads(self.body)["content"], re.DOTALL)
-        if not front or not isinstance(yaml.safe_load(front[1]), dict):
-            return _json({"errors": [{"message": "no metadata"}], "warnings": []}, 400)
-        return _json({"errors": [], "warnings": []})
+        errors = [{"message": text} for text in self._refusals(json.loads(self.body)["content"])]
+        return _json({"errors": errors, "warnings": []}, 400 if errors else 200)
+
+    def _refusals(self, card: str) -> list[str]:
+        """Return what the Hub does not take of a card, in the words of its validator."""
+        front = re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)
+        try:
+            told = yaml.safe_load(front[1]) if front else None
+        except yaml.YAMLError as fault:
+            return [f"YAML Metadata Error: {fault}"]
+        if not isinstance(told, dict):
+            return ["no metadata"]
+        licence, languages = told.get("license", "unknown"), told.get("language", [])
+        found: list[str] = []
+        if licence not in self.hub.licences:
+            found.append(f'"license" must be one of [{", ".join(sorted(self.hub.licences))}]')
+        for number, language in enumerate([languages] if isinstance(languages, str) else languages):
+            if not re.fullmatch(r"[a-z]{2,3}(-[a-z]+)?|multilingual", language):
+                found.append(f'"language[{number}]" must be an ISO 639 code')
+        return found
 
     def info(self, kind: str, repo: str, revision: str) -> Answer:
         found = self._commit(kind, repo, revision)
@@ -215,22 +232,33 @@ class Api:
                 return error(404, f"Invalid rev id: {revision}", "RevisionNotFound")
             if header.get("parentCommit") not in (None, head.sha):
                 return error(412, "A commit has happened since. Please refresh and try again.")
-            files = dict(head.files)
-            for line in lines[1:]:
-                value = line["value"]
-                if line["key"] == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    if value["oid"] not in self.hub.objects:
-                        return error(400, "The LFS object was not uploaded")
-                    files[value["path"]] = self.hub.objects[value["oid"]]
-                elif line["key"] == "deletedFile":
-                    del files[value["path"]]
-                else:
-                    return error(400, f"unknown key {line['key']}")
+            files = self._changed(head.files, lines[1:])
+            if isinstance(files, Answer):
+                return files
             made = known.commit(revision, header["summary"], files)
         url = f"{self.hub.url}/{kind}/{repo}/commit/{made.sha}"
         return _json({"commitUrl": url, "commitOid": made.sha, "success": True})
+
+    def _changed(
+        self, there: dict[str, bytes], lines: list[dict[str, Any]]
+    ) -> dict[str, bytes] | Answer:
+        """Return the files after what a commit adds and takes away, or what is refused of it."""
+        files = dict(there)
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                if value["oid"] not in self.hub.objects:
+                    return error(400, "The LFS object was not uploaded")
+                files[value["path"]] = self.hub.objects[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
+            else:
+                return error(400, f"unknown key {line['key']}")
+        if refused := self._refusals(files.get("README.md", _NO_CARD).decode()):
+            return error(400, f"Invalid metadata in README.md: {refused[0]}")
+        return files
 
     def branch(self, kind: str, repo: str, revision: str) -> Answer:
         known = self._repo(kind, repo, write=True)

@@ -15,6 +15,9 @@ from tunewright.evaluate import prompts_digest
 from tunewright.pipeline import state
 from tunewright.pipeline.steps import STEPS
 
+WARNING = {"code": "W_CUT", "message": "Cut.", "where": "a:1", "fix": ""}
+WARNINGS = {"warnings": [{"code": "W_CUT", "count": 2, "first": [WARNING]}]}
+"""What a check says that warns."""
 GATE = {"gate": "g", "value": "1", "limit": "2", "passed": True}
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from tunewright.artifacts import Artifact, load_artifact, sha256, writing
 from tunewright.config.schema import Config, PrepareSection, PublishSection
-from tunewright.publish import founding, manifest, pointers, publish
+from tunewright.publish import publish
+from tunewright.publish.versions import founding, manifest, pointers
 
 GATE = {"gate": "merged equals tuned", "value": "1e-6", "limit": "1e-3", "passed": True}
 KINDS = ("adapter", "evaluation", "exported")

@@ -5,8 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from served import _adapter as write_adapter
-from transformers import AutoConfig
+from served import F32, write_adapter, write_f32
 
 from tunewright import data, load_config
 from tunewright.artifacts import Artifact, Kind, load_artifact, writing
@@ -14,10 +13,8 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.events import SILENT
-from tunewright.export._gguf import gguf_tokenizer, write_gguf
-from tunewright.export.architecture import shape_of
 from tunewright.merge._merge import merge_folder
-from tunewright.models._load import TINY, load_tokenizer, resolve_model
+from tunewright.models._load import TINY, resolve_model
 
 GATE = {"gate": "the held-out loss fell", "value": "4.6 to 4.3", "limit": "lower", "passed": True}
 MODELFILE = '''# A remark
@@ -126,19 +123,11 @@ def _dataset(config: Config) -> Artifact:
 
 def _export(config: Config, merged: Artifact, dataset: Artifact) -> None:
     with _writing(config, "exported", merged, dataset) as draft:
-        shape = shape_of(AutoConfig.from_pretrained(merged.path).to_dict())
-        write_gguf(
-            draft.path / "t-F32.gguf",
-            model=merged.path,
-            shape=shape,
-            tokenizer=gguf_tokenizer(load_tokenizer(merged.path), shape.vocabulary),
-            type_name="F32",
-            advanced=lambda done, detail: None,
-        )
+        write_f32(merged.path, draft.path / F32)
         (draft.path / "Modelfile").write_text(MODELFILE)
-        size = (draft.path / "t-F32.gguf").stat().st_size
+        size = (draft.path / F32).stat().st_size
         figures = {"mean_kl": 1e-7, "top1_agreement": 1.0, "perplexity": 17.1}
-        file = {"file": "t-F32.gguf", "bytes": size, "merged_perplexity": 17.0, **figures}
+        file = {"file": F32, "bytes": size, "merged_perplexity": 17.0, **figures}
         gates = [{**GATE, "gate": "F32: weights"}]
-        draft.facts |= {"files": {"F32": file}, "served": "t-F32.gguf", "gates": gates}
+        draft.facts |= {"files": {"F32": file}, "served": F32, "gates": gates}
         draft.facts["ollama_template"] = True

@@ -11,7 +11,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.config.load import dump_config
 from tunewright.events import SILENT
 from tunewright.export._gguf import gguf_tokenizer, write_gguf
-from tunewright.export.architecture import shape_of
+from tunewright.export.architecture import Shape, shape_of
 from tunewright.merge._merge import merge_folder
 from tunewright.models._load import (
     TINY,
@@ -21,6 +21,9 @@ from tunewright.models._load import (
     save_tokenizer,
 )
 from tunewright.publish import publish
+
+F32 = "t-F32.gguf"
+"""Name of the file that is exported."""
 
 
 def make_run(folder: Path):
@@ -35,24 +38,16 @@ def make_run(folder: Path):
     )
     base = resolve_model(TINY)
     with writing(run / "adapter", "adapter", settings={}, parents={}) as draft:
-        _adapter(base, draft.path)
+        write_adapter(base, draft.path)
         draft.facts.update(eval_losses=[], base=TINY)
     adapter = load_artifact(run / "adapter", "adapter")
     with writing(run / "merged", "merged", settings={}, parents={"adapter": adapter}) as draft:
         merge_folder(base, adapter.path, draft.path, SILENT)
     merged = load_artifact(run / "merged", "merged")
     with writing(run / "exported", "exported", settings={}, parents={"merged": merged}) as draft:
-        shape = shape_of(AutoConfig.from_pretrained(merged.path).to_dict())
-        write_gguf(
-            draft.path / "t-F32.gguf",
-            model=merged.path,
-            shape=shape,
-            tokenizer=gguf_tokenizer(load_tokenizer(merged.path), shape.vocabulary),
-            type_name="F32",
-            advanced=lambda done, detail: None,
-        )
-        files = {"F32": {"file": "t-F32.gguf"}}
-        draft.facts.update(files=files, served="t-F32.gguf", context_length=shape.context_length)
+        shape = write_f32(merged.path, draft.path / F32)
+        files = {"F32": {"file": F32}}
+        draft.facts.update(files=files, served=F32, context_length=shape.context_length)
     with writing(run / "evaluation", "evaluation", settings={}, parents={"adapter": adapter}) as d:
         d.facts.update(verdict="improved")
     (run / "run.yaml").write_text(dump_config(config))
@@ -61,7 +56,21 @@ def make_run(folder: Path):
     return config
 
 
-def _adapter(base: Path, path: Path) -> None:
+def write_f32(model: Path, file: Path) -> Shape:
+    """Write a model as a GGUF file in float32, and return its shape."""
+    shape = shape_of(AutoConfig.from_pretrained(model).to_dict())
+    write_gguf(
+        file,
+        model=model,
+        shape=shape,
+        tokenizer=gguf_tokenizer(load_tokenizer(model), shape.vocabulary),
+        type_name="F32",
+        advanced=lambda done, detail: None,
+    )
+    return shape
+
+
+def write_adapter(base: Path, path: Path) -> None:
     """Write a random adapter, far enough from nothing that answers differ, and near enough that they are words."""
     torch.manual_seed(5)
     options = LoraConfig(

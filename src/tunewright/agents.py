@@ -24,7 +24,7 @@ from tunewright.events import SILENT, Listener, Named
 from tunewright.machine import process_rank
 from tunewright.models import weights_kept
 from tunewright.publish import is_published
-from tunewright.publish.layout import store_root, version_path
+from tunewright.publish.versions.layout import store_root, version_path
 from tunewright.pushing import push_after_run, require_ready
 from tunewright.serve.starting import lines_of_agents
 from tunewright.targets import TEAM_FILE
@@ -151,7 +151,7 @@ def run(
         until: The last stage.
         start: As of pipeline.run; each agent is then gone through at once.
         only: Likewise.
-        decider: Answers what only the user can know, for each agent.
+        decider: Answers what only the user can know, for each agent; what is asked begins with its name.
         listener: Told how far it is.
 
     Raises:
@@ -165,7 +165,7 @@ def run(
     uploads = not until and not only
     found: dict[str, Result[list[pipeline.Outcome]]] = {}
     crossed: dict[str, Result[Any]] = {}
-    going = team
+    going, asked = team, {c.run_dir: a for a, c in team.configs.items()}
     for phase in phases:
 
         def work(
@@ -173,8 +173,9 @@ def run(
         ) -> list[pipeline.Outcome]:
             if uploads:
                 require_ready(config)
+            asking = pipeline.OfAgent(asked[config.run_dir], decider)
             made = pipeline.run(
-                config, until=phase, start=start, only=only, decider=decider, listener=named
+                config, until=phase, start=start, only=only, decider=asking, listener=named
             )
             if phase is None and uploads:
                 push_after_run(config, listener=named)
@@ -192,6 +193,25 @@ def run(
         if phase == "compare" or (anew and "compare" in stages):
             crossed |= _cross(going, listener)
     return found | crossed
+
+
+def train_and_run(
+    team: Team, *, listener: Listener = SILENT, **options: Any
+) -> Mapping[str, Result[Any]]:
+    """Return what became of each agent that is trained with these options, and then goes through all stages.
+
+    One whose training fails goes no further. Of the processes of a launcher the first one goes on alone.
+
+    Args:
+        team: The agents.
+        listener: Told how far it is.
+        options: `resume`, `restart`, `allow_inexact`, as train takes them.
+    """
+    trained = run_stage(team, "train", listener=listener, **options)
+    well = {a: config for a, config in team.configs.items() if trained[a].error is None}
+    if process_rank() or not well:
+        return trained
+    return trained | run(replace(team, configs=well), listener=listener)
 
 
 def _done(result: Result[list[pipeline.Outcome]]) -> list[str]:

@@ -4,6 +4,7 @@ Every rule has literal markers, and its pattern runs only on a text that has one
 also need a run of characters that is longer than the words of prose. So prose costs microseconds.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,6 +219,16 @@ MIN_MIXED = 6
 """Different characters that a secret has at least; fewer is a row of x or zeros."""
 TOKEN = 20
 """Characters that a token has at least."""
+KEYS = (
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "WANDB_API_KEY",
+    "TUNEWRIGHT_API_KEY",
+    "OPENAI_API_KEY",
+)
+"""Variables of the environment whose values are secret, whatever they look like."""
+MIN_KEY = 8
+"""Characters of such a value; what is shorter occurs in texts by chance."""
 LONG = 200
 """Characters from which a secret is a key block, in which a placeholder's letters may occur by chance."""
 
@@ -254,10 +265,23 @@ def secrets_in(text: str) -> list[Found]:
     return sorted(_apart(_matches(text, sorted(set(candidates)))), key=lambda one: one.start)
 
 
+def keys_in(text: str) -> list[Found]:
+    """Return the values of KEYS in a text, as they are and as Python writes them down, in order."""
+    found = [
+        Found(f"the value of {name}", match.start(), match.end(), masked(value))
+        for name in KEYS
+        if len(value := os.environ.get(name, "")) >= MIN_KEY
+        for written in dict.fromkeys((value, repr(value)[1:-1]))
+        for match in re.finditer(re.escape(written), text)
+    ]
+    return sorted(_apart(found), key=lambda one: one.start)
+
+
 def without_secrets(text: str) -> str:
-    """Return a text in which all but a few characters of each secret are hidden."""
-    for found in reversed(secrets_in(text)):
-        text = text[: found.start] + found.shown + text[found.end :]
+    """Return a text in which all but a few characters of each secret, and of each value of KEYS, are hidden."""
+    for look in (keys_in, secrets_in):
+        for found in reversed(look(text)):
+            text = text[: found.start] + found.shown + text[found.end :]
     return text
 
 

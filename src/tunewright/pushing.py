@@ -14,9 +14,9 @@ from tunewright.artifacts import MANIFEST, Artifact, Kind, fsync, load_artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
-from tunewright.publish import Forced, Pushed, push_dataset, push_model
-from tunewright.publish.manifest import refusals
-from tunewright.publish.repositories import PARTS, Part, repositories, require_token
+from tunewright.publish import Forced, Pushed, push_dataset, push_model, require_licences
+from tunewright.publish.hub.repositories import PARTS, Part, repositories, require_token
+from tunewright.publish.versions.manifest import refusals
 
 RECEIPT = "pushed.json"
 """In the run's folder: each part that was uploaded, where to, and the artifact that it was."""
@@ -64,6 +64,7 @@ def push(
     models: list[Part] = [part for part in wanted if part != "dataset"]
     _require_sense(wanted, models, report=report, force=force, reason=reason)
     repos = repositories(config, wanted)
+    require_licences(config, wanted, listener=listener if dry_run else None)
     found, forced = _gathered(config, wanted, models, listener, force=force, reason=reason)
     page = _report(Path(config.run_dir), found) if report else None
     related = {**_uploaded(config, found), **repos}
@@ -93,11 +94,13 @@ def require_ready(config: Config) -> None:
     """Refuse a run that could not end with its upload, before hours are spent.
 
     Raises:
-        TunewrightError: E_CONFIG_VALUE, a repository is not named. E_HUB, there is no token.
+        TunewrightError: E_CONFIG_VALUE, a repository is not named. E_HUB, there is no token, or the Hub
+            does not know a licence.
     """
     repos = repositories(config, config.publish.push_to_hub)
     for repo_id in list(repos.values())[:1]:
         require_token(repo_id)
+    require_licences(config, repos, listener=None)
 
 
 def push_after_run(config: Config, *, listener: Listener = SILENT) -> list[Pushed]:

@@ -14,11 +14,11 @@ from tunewright.config.names import usable_name
 from tunewright.config.paths import usable_path
 from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError, failure
-from tunewright.publish import manifest
-from tunewright.publish.checking import version_problems
-from tunewright.publish.layout import store_root
-from tunewright.publish.pointers import read_map
-from tunewright.publish.store import resolve
+from tunewright.publish.versions import manifest
+from tunewright.publish.versions.checking import version_problems
+from tunewright.publish.versions.layout import store_root
+from tunewright.publish.versions.pointers import read_map
+from tunewright.publish.versions.store import resolve
 from tunewright.serve import AdapterModel, FolderModel, GgufModel, Servable, servable_of
 from tunewright.targets import CONFIG_FILE, config_of, is_described
 

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tunewright.publish import checking, layout, pointers, references
-from tunewright.publish.store import resolve as resolve_in
+from tunewright.publish.versions import checking, layout, pointers, references
+from tunewright.publish.versions.store import resolve as resolve_in
 
 
 def resolve(name: str, *, store: str | Path | None = None, verify: bool = True) -> Path:

@@ -38,7 +38,7 @@ PRELOADED = (
     "tunewright.evaluate._compare",
     "tunewright.merge._merge",
     "tunewright.export._export",
-    "tunewright.publish._publish",
+    "tunewright.publish.versions._publish",
 )
 _EVENTS = {
     "os.rename": "rename",

@@ -113,7 +113,7 @@ def digests(folder: Path, stage: str) -> dict[str, str]:
     made = load_artifact(folder / "run" / STAGES[stage], STAGES[stage], verify=True)
     if stage != "publish":
         return dict(made.files)
-    from tunewright.publish import store
+    from tunewright.publish.versions import store
 
     names = [made.facts[key] for key in ("agent", "adapter", "version")]
     files = store.show(folder / "store", *names)["files"]

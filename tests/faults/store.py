@@ -2,18 +2,19 @@
 
 import json
 import os
+import random
 import sys
 import time
 from pathlib import Path
 
 from published import publish_once
 
-from tunewright.publish import layout, manifest, pointers, store
-from tunewright.publish.cleaning import gc
-from tunewright.publish.export import export
-from tunewright.publish.layout import Key
+from tunewright.publish.versions import layout, manifest, pointers, store
+from tunewright.publish.versions.cleaning import gc
+from tunewright.publish.versions.export import export
+from tunewright.publish.versions.layout import Key
 
-MODULES = ("tunewright.cli", "tunewright.publish._publish", "faults.store")
+MODULES = ("tunewright.cli", "tunewright.publish.versions._publish", "faults.store")
 
 
 def publish_many(root: Path, made: Path, receipts: Path, count: int) -> None:
@@ -44,14 +45,34 @@ def work(root: Path, made: Path, receipts: Path) -> None:
     say(publish_once(root, made, receipts / "work"))
 
 
-def collect_for(root: Path, seconds: float) -> None:
-    """Clean up without a pause, with no grace."""
-    end = time.monotonic() + seconds
-    rounds = 0
-    while time.monotonic() < end:
-        gc(root, grace_hours=0)
-        rounds += 1
-    say(str(rounds))
+def publish_in_turn(root: Path, made: list[Path], receipts: Path, count: int) -> None:
+    """Publish several runs in turn, each `count` times; a file is there until it is done."""
+    receipts.mkdir(exist_ok=True)
+    busy = receipts / BUSY
+    busy.touch()
+    try:
+        for number in range(count * len(made)):
+            say(publish_once(root, made[number % len(made)], receipts / str(number)))
+    finally:
+        busy.unlink()
+
+
+BUSY = "busy"
+"""Name of a file that is in the folder of a publisher's receipts as long as it publishes."""
+
+
+def collect_beside(root: Path, receipts: list[Path], keep: int | None) -> None:
+    """Clean up with no grace until nobody publishes any more; say how often, and how much was removed."""
+    chance, rounds, versions, blobs = random.Random(0), 0, 0, 0
+    while not all(folder.exists() for folder in receipts):
+        time.sleep(0.001)
+    while any((folder / BUSY).exists() for folder in receipts):
+        removed = gc(root, grace_hours=0, keep=keep)
+        rounds, versions = rounds + 1, versions + len(removed.versions)
+        blobs += len(removed.blobs)
+        # Who waits for a lock looks again from time to time: without a pause none would ever get it.
+        time.sleep(chance.uniform(0, 0.02))
+    say(json.dumps({"rounds": rounds, "versions": versions, "blobs": blobs}))
 
 
 def alias(root: Path, version: str) -> None:

@@ -18,7 +18,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.errors import TunewrightError
 from tunewright.models._load import load_tokenizer, resolve_model, save_tokenizer
 from tunewright.models._weights import save_tensors
-from tunewright.publish import layout, store
+from tunewright.publish.versions import layout, store
 
 DISK_FULL_BYTES = 1000
 QUICK = ("prepare", "merge", "publish")

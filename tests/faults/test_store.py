@@ -4,6 +4,7 @@ Every process is forked from one that has the store loaded and nothing heavy. `m
 """
 
 import errno
+import json
 import random
 import shutil
 import time
@@ -17,8 +18,8 @@ from faults.harness import Case, Child, Fault, Forks, Result
 from published import make_run
 
 from tunewright.artifacts import sha256
-from tunewright.publish import layout, store
-from tunewright.publish.cleaning import gc
+from tunewright.publish.versions import layout, store
+from tunewright.publish.versions.cleaning import gc
 
 
 @pytest.fixture(scope="module")
@@ -252,18 +253,55 @@ def test_what_changes_a_store_killed_at_every_call(light, root, made, tmp_path, 
             }
 
 
-def test_cleaning_up_while_others_publish_takes_nothing_from_them(light, root, made, tmp_path):
-    """P5: a cleaner without grace, and publishers whose contents come and go."""
-    store_calls = [
-        Case(cases.publish_many, (root, made, tmp_path / f"run{n}", 6), timeout_s=600)
-        for n in range(2)
+def cleaned_beside(
+    forks: Forks, root: Path, tmp_path: Path, keep: int | None, *, publishers: int = 2, each: int
+) -> tuple[set[str], dict[str, int]]:
+    """Return what publishers of three runs have acknowledged, and what was removed meanwhile."""
+    made = [make_run(tmp_path / f"made{n}", weights=bytes([n]) * 3000) for n in range(3)]
+    receipts = [tmp_path / f"receipts{n}" for n in range(publishers)]
+    begun = [
+        Case(cases.publish_in_turn, (root, made, folder, each), timeout_s=600)
+        for folder in receipts
     ]
-    light.run(Case(cases.publish_many, (root, made, tmp_path / "first", 1)))
-    *done, rounds = racing(light, [*store_calls, Case(cases.collect_for, (root, 1.5))])
-    assert [(r.code, r.stderr) for r in (*done, rounds)] == [(0, "")] * 3
-    assert int(rounds.stdout) >= 5
-    assert len(cases.folders(root)) == 13
+    cleaner = Case(cases.collect_beside, (root, receipts, keep), timeout_s=600)
+    forks.run(Case(cases.publish_many, (root, made[0], tmp_path / "first", 1)))
+    *done, cleaned = racing(forks, [*begun, cleaner])
+    assert [(r.code, r.stderr) for r in (*done, cleaned)] == [(0, "")] * (publishers + 1)
+    versions = [version for r in done for version in cases.acknowledged(r.stdout)]
+    assert len(set(versions)) == len(versions) == publishers * each * len(made)
     assert store.verify(root) == []
+    assert rests(root) == []
+    return set(versions), json.loads(cleaned.stdout)
+
+
+def test_cleaning_up_while_others_publish_takes_nothing_from_them(light, root, tmp_path):
+    """P5: a cleaner without grace, and publishers whose contents come and go."""
+    versions, removed = cleaned_beside(light, root, tmp_path, None, each=2)
+    assert removed["rounds"] >= 5
+    assert removed["versions"] == 0
+    assert set(cases.folders(root)) > versions
+
+
+def kept_one(forks: Forks, root: Path, tmp_path: Path, publishers: int, each: int) -> None:
+    versions, removed = cleaned_beside(forks, root, tmp_path, 1, publishers=publishers, each=each)
+    assert removed["versions"] >= len(versions) / 4
+    assert removed["blobs"] >= 3
+    # The last one of all is there, whoever made it, and the map names it or another that is whole.
+    assert store.resolve(root, "writer@latest").name in versions
+    assert store.resolve(root, "writer").name in versions
+    gc(root, grace_hours=0, keep=1)
+    assert 1 <= len(cases.folders(root)) <= 2
+    assert store.verify(root) == []
+
+
+def test_a_publish_comes_out_whole_while_old_versions_are_removed(light, root, tmp_path):
+    """P5, with versions of several contents that go while others of the same contents come."""
+    kept_one(light, root, tmp_path, 3, 3)
+
+
+@pytest.mark.faults
+def test_hundreds_come_out_whole_while_old_versions_are_removed(light, root, tmp_path):
+    kept_one(light, root, tmp_path, 6, 15)
 
 
 def test_a_thousand_reads_while_what_they_read_moves(light, root, made, tmp_path):

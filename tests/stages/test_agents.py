@@ -12,7 +12,7 @@ from support import SAMPLES, SMALL, shallow_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tunewright import agents, pipeline
-from tunewright.artifacts import load_artifact, sha256
+from tunewright.artifacts import load_artifact, sha256, writing
 from tunewright.cli import main
 from tunewright.config.load import load_config
 from tunewright.config.overrides import apply
@@ -169,6 +169,28 @@ def test_adapters_that_were_mixed_up_are_noticed(ran, tmp_path, monkeypatch):
     swapped = dict(zip(NAMES, reversed(list(adapters.values())), strict=True))
     made = compare_agents(team.configs, datasets, swapped, tmp_path / "cross")
     assert {one["finding"] for one in made.facts["specialisation"].values()} == {"misplaced"}
+
+
+def test_copies_of_one_original_count_once(ran, tmp_path, monkeypatch):
+    """Each held-out row is there three times, as variations of a source are."""
+    monkeypatch.chdir(ran)
+    team = team_of("team.yaml")
+    before = load_artifact(ran / "runs" / "duo" / "cross", "cross").facts["specialisation"]
+    datasets, adapters = {}, {}
+    for name, config in team.configs.items():
+        run = Path(config.run_dir)
+        adapters[name] = load_artifact(run / "adapter", "adapter")
+        with writing(tmp_path / name, "dataset", settings={}, parents={}) as draft:
+            lines = (run / "dataset" / "eval.jsonl").read_text().splitlines()
+            rows = [json.loads(line) | {"source_id": f"shot {n}"} for n, line in enumerate(lines)]
+            text = "".join(json.dumps(row) + "\n" for row in rows for _ in range(3))
+            (draft.path / "eval.jsonl").write_text(text)
+        datasets[name] = load_artifact(tmp_path / name, "dataset")
+    made = compare_agents(team.configs, datasets, adapters, tmp_path / "cross").facts
+    for name, one in made["specialisation"].items():
+        assert (one["rows"], one["sources"]) == (3 * before[name]["rows"], before[name]["sources"])
+        for end in ("value", "low", "high"):
+            assert one["ratio"][end] == pytest.approx(before[name]["ratio"][end], rel=1e-4)
 
 
 def test_a_second_run_finds_everything_done(here, capsys):

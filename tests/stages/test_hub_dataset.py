@@ -10,8 +10,8 @@ from fake_hub import FakeHub, connect
 from tunewright.artifacts import load_artifact, writing
 from tunewright.data.formats._hub import fetch
 from tunewright.errors import TunewrightError
-from tunewright.publish import _hub_client, _parquet
-from tunewright.publish._hub import push_dataset
+from tunewright.publish.hub import _client, _parquet
+from tunewright.publish.hub._dataset import push_dataset
 
 # The client passes its files to httpx by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -38,7 +38,7 @@ def instruction_rows(count: int, start: int = 0) -> list[dict]:
 def hub(monkeypatch, tmp_path):
     with FakeHub() as server:
         connect(server, monkeypatch, tmp_path / "cache", TOKEN)
-        monkeypatch.setattr(_hub_client, "FIRST_WAIT_SECONDS", 0)
+        monkeypatch.setattr(_client, "FIRST_WAIT_SECONDS", 0)
         yield server
 
 
@@ -282,12 +282,7 @@ def test_large_files_go_in_parts(hub, small):
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])
 def test_a_fault_that_passes_leaves_one_commit(hub, small, method, path, fault):
-    if fault == "500":
-        hub.fail(method, path, 500)
-    elif fault == "cut":
-        hub.cut(method, path, 100)
-    else:
-        hub.lose_answer(method, path)
+    hub.disturb(fault, method, path)
     pushed = push_dataset(small, None, repo_id="me/rows")
     commits = hub.dataset("me/rows").commits
     assert [c.sha for c in commits[1:]] == [pushed.commit]
@@ -332,12 +327,7 @@ def test_a_fault_that_stays_leaves_no_commit_and_says_why(
 
 
 def test_a_commit_of_somebody_else_in_between_is_a_conflict(hub, small):
-    def other():
-        hub.before_commit = None
-        repo = hub.dataset("me/rows")
-        repo.commit("main", "theirs", {**repo.files, "x": b"1"})
-
-    hub.before_commit = other
+    hub.commit_between("datasets", "me/rows")
     problem = problem_of(lambda: push_dataset(small, None, repo_id="me/rows"))
     assert "Somebody else has changed" in problem.message
     assert [c.title for c in hub.dataset("me/rows").commits] == ["initial commit", "theirs"]

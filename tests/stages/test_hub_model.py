@@ -21,9 +21,10 @@ from pushed import copied, evaluate, make_run
 from tunewright.artifacts import load_artifact, writing
 from tunewright.cli import main
 from tunewright.errors import TunewrightError
+from tunewright.events import SILENT
 from tunewright.models._load import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
-from tunewright.publish import _hub_client, _hub_model
+from tunewright.publish.hub import _client, _model
 from tunewright.pushing import push, push_after_run, require_ready
 from tunewright.targets import config_of
 
@@ -44,7 +45,7 @@ def made(tmp_path_factory):
 def hub(monkeypatch, tmp_path):
     with FakeHub() as server:
         connect(server, monkeypatch, tmp_path / "cache", TOKEN)
-        monkeypatch.setattr(_hub_client, "FIRST_WAIT_SECONDS", 0)
+        monkeypatch.setattr(_client, "FIRST_WAIT_SECONDS", 0)
         yield server
 
 
@@ -345,6 +346,85 @@ def test_what_makes_no_sense_is_named(run, hub):
     assert hub.seen == []
 
 
+# What a card says at its top
+
+
+def licensed(run, licence: str, *more: str):
+    return config_of(run.run_dir, [f"publish.model_license={licence}", *more])
+
+
+def sent(hub) -> set[str]:
+    """Return where something was sent to; what the client asks for besides is its own affair."""
+    return {one.path for one in hub.seen if one.method != "GET"}
+
+
+def test_a_licence_that_the_hub_refuses_is_told_before_anything_is_sent(hub, run):
+    (problem,) = refusal(lambda: push(licensed(run, "apache2"), ["dataset", "adapter"]))
+    assert (problem.code, problem.where) == ("E_HUB", "README.md: license")
+    assert '"license" must be one of [' in problem.message
+    assert problem.fix.startswith("Change the card's metadata: publish.model_license (apache-2.0")
+    assert hub.repos == {}
+    assert sent(hub) == {"/api/validate-yaml"}
+
+
+def test_a_run_that_would_end_with_a_licence_that_is_refused_does_not_begin(hub, run):
+    config = licensed(run, "apache2", "publish.push_to_hub=[adapter,gguf]")
+    (problem,) = refusal(lambda: require_ready(config))
+    assert problem.where == "README.md: license"
+    rows = config_of(run.run_dir, ["publish.license=cc-by-4", "publish.push_to_hub=[dataset]"])
+    (problem,) = refusal(lambda: require_ready(rows))
+    assert "publish.license (cc-by-4.0" in problem.fix
+    hub.seen.clear()
+    require_ready(licensed(run, "mit", "publish.push_to_hub=[adapter]"))
+    assert sent(hub) == set()
+
+
+def test_the_hub_has_the_last_word_on_licences(hub, run):
+    hub.licences.add("llama9")
+    require_ready(licensed(run, "llama9", "publish.push_to_hub=[adapter]"))
+    push(licensed(run, "llama9"))
+    assert card(hub, "me/voice").data.license == "llama9"
+    # One that is known here, and not there: seen when the card is asked about.
+    hub.seen.clear()
+    (problem,) = refusal(lambda: push(licensed(run, "gemma", "publish.hub_model_id=me/b")))
+    assert problem.where == "README.md: license"
+    assert sent(hub) == {"/api/validate-yaml"}
+
+
+def test_a_dry_run_names_a_doubtful_licence_and_asks_nobody(hub, run, capfd):
+    flags = ["--dry-run", "--license", "apache2"]
+    assert main(["push", run.run_dir, *flags]) == 0
+    told = "".join(capfd.readouterr())
+    assert "may not know the licence 'apache2' (publish.model_license): apache-2.0" in told
+    assert main(["push", run.run_dir, "--dry-run", "--license", "openrail++"]) == 0
+    assert "may not know" not in "".join(capfd.readouterr())
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("front", "where", "said"),
+    [
+        ("language: [English]", "README.md: language", "ISO 639"),
+        ("license: [", "README.md", "YAML Metadata Error"),
+        ("- a list", "README.md", "no metadata"),
+    ],
+)
+def test_other_metadata_that_is_refused_names_its_key(hub, tmp_path, front, where, said):
+    (tmp_path / "README.md").write_text(f"---\n{front}\n---\n# A card\n")
+    files, place = {"README.md": tmp_path / "README.md"}, _client.Place("me/x", "model")
+    (problem,) = refusal(lambda: _client.upload(files, place, title="x", listener=SILENT))
+    assert (problem.code, problem.where) == ("E_HUB", where)
+    assert said in problem.message
+    assert hub.repos == {}
+
+
+def test_a_hub_that_gives_no_reason_is_quoted_as_such(hub, run):
+    hub.fail("POST", "/validate-yaml", 400)
+    (problem,) = refusal(lambda: push(run))
+    assert (problem.code, problem.where) == ("E_HUB", "README.md")
+    assert "no reason given" in problem.message
+
+
 # Faults of the upload: RELIABILITY.md P8
 
 
@@ -353,16 +433,12 @@ def test_what_makes_no_sense_is_named(run, hub):
     [
         *(("POST", "/repos/create"), ("GET", "/api/models/"), ("POST", "/preupload/")),
         *(("POST", "/objects/batch"), ("PUT", "/lfs/"), ("POST", "/commit/")),
+        ("POST", "/validate-yaml"),
     ],
 )
 @pytest.mark.parametrize("fault", ["500", "cut", "answer"])
 def test_a_fault_that_passes_leaves_one_commit(hub, run, method, path, fault):
-    if fault == "500":
-        hub.fail(method, path, 500)
-    elif fault == "cut":
-        hub.cut(method, path, 100)
-    else:
-        hub.lose_answer(method, path)
+    hub.disturb(fault, method, path)
     (made,) = push(run)
     assert [c.sha for c in model(hub, "me/voice").commits[1:]] == [made.commit]
 
@@ -426,12 +502,7 @@ def test_an_interrupted_second_repository_does_not_undo_the_first(hub, run):
 
 
 def test_a_commit_of_somebody_else_in_between_is_a_conflict(hub, run):
-    def other():
-        hub.before_commit = None
-        repo = model(hub, "me/voice")
-        repo.commit("main", "theirs", {**repo.files, "x": b"1"})
-
-    hub.before_commit = other
+    hub.commit_between("models", "me/voice")
     (problem,) = refusal(lambda: push(run))
     assert "Somebody else has changed" in problem.message
     assert [c.title for c in model(hub, "me/voice").commits] == ["initial commit", "theirs"]
@@ -567,7 +638,7 @@ def test_pushing_again_makes_no_commit(hub, run):
 
 def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, run, monkeypatch):
     weights = Path(run.run_dir) / "adapter" / "adapter_model.safetensors"
-    honest = _hub_client.upload
+    honest = _client.upload
 
     def late(*arguments, **options):
         raw = bytearray(weights.read_bytes())
@@ -575,7 +646,7 @@ def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, r
         weights.write_bytes(raw)
         return honest(*arguments, **options)
 
-    monkeypatch.setattr(_hub_model, "upload", late)
+    monkeypatch.setattr(_model, "upload", late)
     (problem,) = refusal(lambda: push(run))
     assert (problem.code, problem.where) == ("E_ARTIFACT_INVALID", str(weights))
     assert len(model(hub, "me/voice").commits) == 1
@@ -583,7 +654,7 @@ def test_a_file_that_changes_between_the_check_and_the_upload_is_not_sent(hub, r
 
 def test_large_files_go_in_parts_one_by_one_and_the_progress_is_told(hub, run, monkeypatch):
     hub.part_bytes = 150_000
-    monkeypatch.setattr(_hub_client, "LARGE_BYTES", 100_000)
+    monkeypatch.setattr(_client, "LARGE_BYTES", 100_000)
     told: list[tuple[int, str]] = []
 
     class Ears:

@@ -1,18 +1,24 @@
 """The local store: what is published is whole, the only one of its name, and checked on every way out."""
 
+import errno
 import json
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 
 import pytest
-from published import GATE, artifacts, config_of, make, make_run
+from published import GATE, artifacts, config_of, make, make_run, write_version
 
 from tunewright.artifacts import Artifact, load_artifact, sha256, writing
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import TunewrightError
 from tunewright.machine import Space
-from tunewright.publish import blobs, founding, pointers, publish, store
+from tunewright.publish import publish
+from tunewright.publish.versions import blobs, founding, layout, pointers, store
+from tunewright.publish.versions.cleaning import gc
 
 WORKER = Path(__file__).with_name("publish_worker.py")
 
@@ -86,6 +92,18 @@ def test_versions_within_a_minute_are_counted(made, tmp_path):
     listed = store.list_versions(tmp_path / "store")
     assert [v.version for v in listed] == names
     assert [v.current for v in listed] == [False, False, True]
+
+
+def test_the_name_of_a_version_that_was_removed_is_not_given_again(made, tmp_path):
+    root = tmp_path / "store"
+    now = datetime.now(UTC)
+    for name in ("", ".7", ".8x", ".", "-9.9"):
+        (root / "writer" / "voice" / f"{now:v%Y%m%d-%H%M}{name}").mkdir(parents=True)
+    (root / "AGENT_MODEL_MAP.json").write_text("{}")
+    minute, _, number = published(made, tmp_path).facts["version"].partition(".")
+    # Another minute may have begun.
+    assert number in ("8", "")
+    assert number or minute != f"{now:v%Y%m%d-%H%M}"
 
 
 def test_an_explicit_version_exists_once(made, tmp_path):
@@ -304,18 +322,17 @@ def card_after(run, tmp_path):
 def test_a_version_that_nobody_was_told_of_is_finished_by_the_same_command(
     made, tmp_path, monkeypatch
 ):
-    root, honest = tmp_path / "store", pointers.point
+    root, honest = tmp_path / "store", pointers.name_current
     publish(config_of(tmp_path / "first", root, version="v0"), *artifacts(made))
 
-    def locked(*arguments):
-        raise failure("E_RUN_LOCKED", "The map is being written.", where=root)
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pointers, "point", locked)
-    with pytest.raises(TunewrightError) as error:
+    monkeypatch.setattr(pointers, "name_current", full)
+    with pytest.raises(TunewrightError, match="No space"):
         published(made, tmp_path, version="v1")
-    assert codes(error) == ["E_RUN_LOCKED"]
     assert store.resolve(root, "writer").name == "v0"
-    monkeypatch.setattr(pointers, "point", honest)
+    monkeypatch.setattr(pointers, "name_current", honest)
     before = sha256(root / "writer/voice/v1/manifest.json")
     assert published(made, tmp_path, version="v1").facts["version"] == "v1"
     assert store.resolve(root, "writer").name == "v1"
@@ -328,3 +345,72 @@ def test_a_version_that_nobody_was_told_of_is_finished_by_the_same_command(
     with pytest.raises(TunewrightError) as error:
         publish(config_of(tmp_path / "third", root, version="v1"), *artifacts(other))
     assert codes(error) == ["E_VERSION_EXISTS"]
+
+
+@pytest.fixture
+def cleaned_between(made, tmp_path, monkeypatch) -> list[str]:
+    """Codes of a removal of all but the newest version, which comes between the name of a version and the map."""
+    root, honest, seen = tmp_path / "store", pointers.name_current, list[str]()
+    write_version(root, "writer", "voice", "v9", created="2099-01-01T00:00:00.000+00:00")
+    monkeypatch.setattr(layout, "LOCK_TIMEOUT_S", 0.05)
+
+    def clean() -> None:
+        try:
+            gc(root, grace_hours=0, keep=1)
+        except TunewrightError as error:
+            seen.extend(problem.code for problem in error.problems)
+
+    def between(*arguments):
+        # Another thread: a lock is never waited for by who has it.
+        thread = Thread(target=clean)
+        thread.start()
+        thread.join()
+        return honest(*arguments)
+
+    monkeypatch.setattr(pointers, "name_current", between)
+    return seen
+
+
+@pytest.mark.parametrize("options", [{}, {"version": "v1"}])
+def test_nothing_is_removed_between_the_name_and_the_map(made, tmp_path, cleaned_between, options):
+    root = tmp_path / "store"
+    version = published(made, tmp_path, **options).facts["version"]
+    assert cleaned_between == ["E_RUN_LOCKED"]
+    assert store.resolve(root, "writer").name == version
+    # With the map on another, it is old, and goes.
+    store.rollback(root, "writer", "v9")
+    assert [key.version for key in gc(root, grace_hours=0, keep=1).versions] == [version]
+    assert store.verify(root) == []
+
+
+def test_without_the_lock_a_version_would_be_removed(made, tmp_path, monkeypatch, cleaned_between):
+    """The case above can fail."""
+    monkeypatch.setattr(layout, "locked", lambda *given: nullcontext())
+    with pytest.raises(TunewrightError) as error:
+        published(made, tmp_path)
+    assert codes(error) == ["E_NOT_FOUND"]
+    assert cleaned_between == []
+
+
+def test_a_store_that_is_being_written_takes_no_version(made, tmp_path, monkeypatch):
+    published(made, tmp_path, version="v0")
+    root = tmp_path / "store"
+    monkeypatch.setattr(layout, "LOCK_TIMEOUT_S", 0.05)
+    failed = list[TunewrightError]()
+
+    def attempt(**options) -> None:
+        try:
+            published(made, tmp_path, **options)
+        except TunewrightError as error:
+            failed.append(error)
+
+    with layout.locked(root):
+        for options in ({}, {"version": "v1"}):
+            thread = Thread(target=attempt, kwargs=options)
+            thread.start()
+            thread.join()
+    assert [error.problems[0].code for error in failed] == ["E_RUN_LOCKED"] * 2
+    assert "publish again" in failed[0].problems[0].fix
+    assert [v.version for v in store.list_versions(root)] == ["v0"]
+    assert hidden(root) == []
+    assert published(made, tmp_path, version="v1").facts["version"] == "v1"

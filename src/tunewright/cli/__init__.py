@@ -124,9 +124,11 @@ def _internal(error: Exception) -> Problem:
         Path(place).write_text(without_secrets(trace), encoding="utf-8")
     except OSError:
         place = "no log, since it could not be written"
-    reason = (str(error).strip().splitlines() or [""])[0]
-    message = without_secrets(f"{type(error).__name__}: {reason}")
-    return Problem("E_INTERNAL", message, place, CODES["E_INTERNAL"].fix)
+    # Of a secret in several lines no half is left: they are hidden before the first line is taken.
+    reason = (without_secrets(str(error)).strip().splitlines() or [""])[0]
+    return Problem(
+        "E_INTERNAL", f"{type(error).__name__}: {reason}", place, CODES["E_INTERNAL"].fix
+    )
 
 
 def _logs_of_run(error: Exception) -> Path | None:

@@ -60,7 +60,7 @@ def push(
     """
     from tunewright.agents import each, require_all
     from tunewright.cli import render
-    from tunewright.publish.repositories import PARTS, Part, place_of
+    from tunewright.publish.hub.repositories import PARTS, Part, place_of
     from tunewright.pushing import push as body
     from tunewright.targets import config_of
 

@@ -20,7 +20,7 @@ from tunewright.config.schema import Config
 from tunewright.events import in_words
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
-from tunewright.publish.manifest import BAD_VERDICTS
+from tunewright.publish.versions.manifest import BAD_VERDICTS
 
 NARROW = 60
 """Columns under which a table of gates cannot be read."""

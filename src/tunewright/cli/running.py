@@ -31,8 +31,7 @@ def _go(
     ended = None
     known = cast("Any", {name: text for name, text in (answers or {}).items() if text})
     if team := teams.taken(target, overrides, agents):
-        # Who has several does not sit by: nobody is asked.
-        teams.run(team, as_json=as_json, decider=pipeline.Given(known, pipeline.SAFE), **stages)
+        teams.run(team, as_json=as_json, answers=known, silent=silent, **stages)
         return
     with render.progress() as listener:
         config = config_of(target, overrides, note=listener.said)
@@ -107,7 +106,7 @@ def run(
 ) -> None:
     """Run all stages; finished ones are skipped, an interrupted one goes on.
 
-    Of a config with `agents` all of them, or those that --agent names; nothing is asked.
+    Of a config with `agents` all of them, or those that --agent names; what is asked is asked for each.
 
     Example: tunewright run author.yaml --until compare
     """

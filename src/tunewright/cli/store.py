@@ -23,7 +23,7 @@ NAMED = "AGENT[@VERSION|@ALIAS]"
 
 def _root(root: str | None) -> Path:
     from tunewright.config.paths import usable_path
-    from tunewright.publish.layout import existing, store_root
+    from tunewright.publish.versions.layout import existing, store_root
 
     return existing(usable_path(root) if root else store_root())
 
@@ -43,8 +43,8 @@ def store_init(folder: str | None, files: Any, as_json: bool) -> None:
     """
     from tunewright.cli import stored
     from tunewright.config.paths import usable_path
-    from tunewright.publish.founding import init
-    from tunewright.publish.layout import store_root
+    from tunewright.publish.versions.founding import init
+    from tunewright.publish.versions.layout import store_root
 
     root = usable_path(folder) if folder else store_root()
     stored.founded(root, init(root, files), as_json=as_json)
@@ -59,7 +59,7 @@ def store_list(root: str | None, as_json: bool) -> None:
     Example: tunewright store list
     """
     from tunewright.cli import stored
-    from tunewright.publish.store import list_versions
+    from tunewright.publish.versions.store import list_versions
 
     stored.versions(list_versions(_root(root)), as_json=as_json)
 
@@ -74,7 +74,7 @@ def store_show(version: str, root: str | None, as_json: bool) -> None:
     Example: tunewright store show critic@stable
     """
     from tunewright.cli import stored
-    from tunewright.publish.store import describe
+    from tunewright.publish.versions.store import describe
 
     stored.version(describe(_root(root), version), as_json=as_json)
 
@@ -90,7 +90,7 @@ def store_diff(one: str, other: str, root: str | None, as_json: bool) -> None:
     Example: tunewright store diff critic@stable latest
     """
     from tunewright.cli import stored
-    from tunewright.publish.difference import diff
+    from tunewright.publish.versions.difference import diff
 
     stored.difference(*diff(_root(root), one, other), as_json=as_json)
 
@@ -105,7 +105,7 @@ def store_verify(root: str | None, as_json: bool) -> None:
     """
     from tunewright.cli import stored
     from tunewright.errors import TunewrightError
-    from tunewright.publish.store import list_versions, verify
+    from tunewright.publish.versions.store import list_versions, verify
 
     problems = verify(_root(root))
     if problems:
@@ -123,7 +123,7 @@ def store_resolve(version: str, root: str | None, as_json: bool) -> None:
     Example: tunewright store resolve critic
     """
     from tunewright.cli import stored
-    from tunewright.publish.store import resolve
+    from tunewright.publish.versions.store import resolve
 
     stored.folder(resolve(_root(root), version), as_json=as_json)
 
@@ -139,7 +139,7 @@ def store_rollback(agent: str, version: str, root: str | None, as_json: bool) ->
     Example: tunewright store rollback critic stable
     """
     from tunewright.cli import stored
-    from tunewright.publish.store import rollback
+    from tunewright.publish.versions.store import rollback
 
     stored.folder(rollback(_root(root), agent, version), as_json=as_json)
 
@@ -159,8 +159,8 @@ def store_alias(
     Example: tunewright store alias critic stable v20261121-1200
     """
     from tunewright.cli import stored
-    from tunewright.publish.pointers import delete_alias
-    from tunewright.publish.store import alias
+    from tunewright.publish.versions.pointers import delete_alias
+    from tunewright.publish.versions.store import alias
 
     if delete == (version is not None):
         raise click.UsageError("Give a version, or --delete.")
@@ -196,7 +196,7 @@ def store_gc(
     Example: tunewright store gc --keep 5 --dry-run
     """
     from tunewright.cli import stored
-    from tunewright.publish.cleaning import gc
+    from tunewright.publish.versions.cleaning import gc
 
     listed = None if as_json else stored.going
     found = gc(
@@ -221,7 +221,7 @@ def store_export(version: str, folder: str, root: str | None, as_json: bool) -> 
     """
     from tunewright.cli import render, stored
     from tunewright.config.paths import usable_path
-    from tunewright.publish.export import export
+    from tunewright.publish.versions.export import export
 
     target = usable_path(folder, spare_bytes=0)
     with render.progress() as listener:

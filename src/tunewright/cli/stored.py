@@ -14,10 +14,10 @@ from rich.table import Table
 from tunewright.cli import render
 from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.text import visible, visible_json
-from tunewright.publish.cleaning import Removed
-from tunewright.publish.difference import Difference
-from tunewright.publish.layout import Key
-from tunewright.publish.store import Version
+from tunewright.publish.versions.cleaning import Removed
+from tunewright.publish.versions.difference import Difference
+from tunewright.publish.versions.layout import Key
+from tunewright.publish.versions.store import Version
 
 NONE = "–"
 HASH = 12

@@ -61,8 +61,28 @@ def stage(team: Team, name: str, *, as_json: bool, **options: Any) -> None:
     _tell(team, results, as_json=as_json)
 
 
-def run(team: Team, *, as_json: bool, **options: Any) -> None:
+def run(
+    team: Team, *, as_json: bool, answers: Mapping[Any, str], silent: bool, **options: Any
+) -> None:
     """Do all stages for each agent, compare them, and print what is known of all.
+
+    At a terminal the user is asked for each agent by its name, unless `silent`; `answers` hold for all of them.
+
+    Raises:
+        TunewrightError: Of all agents that failed.
+    """
+    from tunewright import agents, pipeline
+    from tunewright.cli import render
+    from tunewright.cli.asking import decider
+
+    with render.progress() as listener:
+        decides = pipeline.Given(answers, decider(listener, silent=silent or as_json))
+        results = agents.run(team, decider=decides, listener=listener, **options)
+    _tell(team, results, as_json=as_json)
+
+
+def train_and_run(team: Team, *, as_json: bool, **options: Any) -> None:
+    """Train each agent with these options, then do all other stages, and print what is known of all.
 
     Raises:
         TunewrightError: Of all agents that failed.
@@ -71,7 +91,7 @@ def run(team: Team, *, as_json: bool, **options: Any) -> None:
     from tunewright.cli import render
 
     with render.progress() as listener:
-        results = agents.run(team, listener=listener, **options)
+        results = agents.train_and_run(team, listener=listener, **options)
     _tell(team, results, as_json=as_json)
 
 

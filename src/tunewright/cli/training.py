@@ -228,11 +228,8 @@ def _of_team(
     if team is not None:
         if dry_run:
             teams.stage(team, "plan", as_json=as_json, **options)
-        elif publish and options:
-            message = "Of several agents, train first with these flags, and then `tunewright run`."
-            raise click.UsageError(message)
         elif publish:
-            teams.run(team, as_json=as_json)
+            teams.train_and_run(team, as_json=as_json, **options)
         else:
             teams.stage(team, "train", as_json=as_json, **options)
     return True

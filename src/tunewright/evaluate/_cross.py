@@ -90,7 +90,7 @@ def _lost(
     listener.started("cross", len(given), f"rows of {whose}, {side.name}")
     losses = side.losses(list(given.values()), lambda done: listener.advanced(done, "perplexity"))
     return {
-        index: Loss(nats, len(row.labels), row.cut)
+        index: Loss(nats, len(row.labels), row.cut, rows[index].source_id)
         for (index, row), nats in zip(given.items(), losses, strict=True)
     }
 

@@ -1,6 +1,6 @@
 """Whether agents have learned different things: each adapter on what every agent's data holds out. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -9,8 +9,8 @@ from tunewright.evaluate.intervals import Estimate, resampled
 
 BASE = "base"
 """The name under which the base stands among the adapters."""
-MIN_ROWS = 10
-"""Rows under which an interval over rows says nothing: of 3 rows without a difference it finds one in 3 of 10 cases."""
+MIN_SOURCES = 10
+"""Sources under which an interval says nothing: of 3 rows without a difference it finds one in 3 of 10 cases."""
 CHANCE = 0.05
 
 
@@ -22,11 +22,13 @@ class Loss:
         nats: Summed negative log likelihood of the label tokens.
         tokens: Number of label tokens.
         cut: The row was longer than is read.
+        source: What the row was made of, which other rows may be too; None: of nothing else.
     """
 
     nats: float
     tokens: int
     cut: bool = False
+    source: str | None = None
 
 
 def perplexity(rows: Sequence[Loss]) -> float:
@@ -40,15 +42,25 @@ def ratio(
     """Return the perplexity of one model over that of another on the same rows; its interval is of the pairs.
 
     It is a token of the first model, also where templates differ and the other one counts more tokens: what is
-    compared is what both lose on the same rows.
+    compared is what both lose on the same rows. Rows of one source are drawn together: copies of it say no more
+    than one of them.
+
+    Source: Davison and Hinkley, Bootstrap methods and their application, 1997, section 3.8.
     """
-    pairs = list(zip(own, other, strict=True))
+    sums: dict[Hashable, tuple[float, int]] = {}
+    for source, one, two in zip(_sources(own), own, other, strict=True):
+        more, tokens = sums.get(source, (0.0, 0))
+        sums[source] = (more + one.nats - two.nats, tokens + one.tokens)
 
-    def figure(drawn: Sequence[tuple[Loss, Loss]]) -> float:
-        more = sum(one.nats - two.nats for one, two in drawn)
-        return _exp(more / sum(one.tokens for one, _ in drawn))
+    def figure(drawn: Sequence[tuple[float, int]]) -> float:
+        return _exp(sum(more for more, _ in drawn) / sum(tokens for _, tokens in drawn))
 
-    return resampled(pairs, figure, samples=samples, seed=seed, outside=outside)
+    return resampled(list(sums.values()), figure, samples=samples, seed=seed, outside=outside)
+
+
+def _sources(rows: Sequence[Loss]) -> list[Hashable]:
+    """Return what each row is of; its number, where it is of nothing else."""
+    return [number if row.source is None else row.source for number, row in enumerate(rows)]
 
 
 def matrix(
@@ -57,9 +69,9 @@ def matrix(
     """Return the perplexity of each model on each agent's data, and of each agent whether it is specialised.
 
     An agent is `specialised` where its own adapter loses less on its data than every other one, by more than
-    chance: each ratio's 95 % interval, over rows, is under 1. It is `misplaced` where another adapter loses less
+    chance: each ratio's 95 % interval, over sources, is under 1. It is `misplaced` where another adapter loses less
     by more than chance; since there are several that could by luck, the 5 % are shared among them. Else it is
-    `shared`, and under 10 rows `unknown`.
+    `shared`, and under 10 sources `unknown`.
 
     Args:
         losses: Agent whose data it is -> adapter, or `base` -> the losses on the same rows, in the same order.
@@ -90,25 +102,27 @@ def matrix(
             )
             for one in others
         ]
+        sources = len(set(_sources(own)))
         best = max(others, key=lambda one: against[one].value)
         found[agent] = {
             "best_other": best,
             "ratio": against[best].facts(),
             "rows": len(own),
-            "finding": finding(list(against.values()), strict, rows=len(own)),
+            "sources": sources,
+            "finding": finding(list(against.values()), strict, sources=sources),
         }
     return {"agents": agents, "perplexity": table, "specialisation": found}
 
 
-def finding(against: Sequence[Estimate], strict: Sequence[Estimate], *, rows: int) -> str:
+def finding(against: Sequence[Estimate], strict: Sequence[Estimate], *, sources: int) -> str:
     """Return what ratios of own to other perplexities say.
 
     Args:
         against: Of each other adapter, with a 95 % interval.
         strict: The same with the intervals that hold for all together.
-        rows: Held-out rows that they are of.
+        sources: Different sources of the held-out rows that they are of.
     """
-    if rows < MIN_ROWS:
+    if sources < MIN_SOURCES:
         return "unknown"
     if all(one.high < 1 for one in against):
         return "specialised"
@@ -129,8 +143,8 @@ def sentence(agent: str, found: Mapping[str, Any]) -> str:
             )
         case "unknown":
             text = (
-                f"On the data of {agent} only {found['rows']} held-out rows can be compared: at least {MIN_ROWS} "
-                "are needed to tell whether its own adapter is best."
+                f"On the data of {agent} only {found['rows']} held-out rows of {found['sources']} sources can be "
+                f"compared: at least {MIN_SOURCES} sources are needed to tell whether its own adapter is best."
             )
         case _:
             text = (

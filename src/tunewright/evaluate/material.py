@@ -22,10 +22,12 @@ class Row:
     Attributes:
         messages: The conversation.
         source: Where it comes from.
+        source_id: What it was made of, where that is known: rows of one original have the same.
     """
 
     messages: list[Message]
     source: str
+    source_id: str | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -127,7 +129,14 @@ def rows_of(file: Path) -> list[Row]:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                rows.append(Row(messages_of(row), str(row.get("source", f"row {number}"))))
+                origin = row.get("source_id")
+                rows.append(
+                    Row(
+                        messages_of(row),
+                        str(row.get("source", f"row {number}")),
+                        None if origin is None else str(origin),
+                    )
+                )
             except (ValueError, AttributeError, TypeError) as error:
                 raise failure("E_DATA_ROW", f"{error}.", where=f"{file}:{number}") from error
     if not rows:

@@ -2,7 +2,7 @@
 
 from tunewright.pipeline.checking import check_any
 from tunewright.pipeline.choosing import chosen
-from tunewright.pipeline.deciding import SAFE, Answer, Decider, Given, Question
+from tunewright.pipeline.deciding import SAFE, Answer, Decider, Given, OfAgent, Question
 from tunewright.pipeline.logbook import logged
 from tunewright.pipeline.running import (
     SKIPPED,
@@ -25,6 +25,7 @@ __all__ = [
     "Decider",
     "EndedError",
     "Given",
+    "OfAgent",
     "Outcome",
     "PublishingRefusedError",
     "Question",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -83,6 +83,18 @@ class Given:
         if given in question.choices:
             return Answer(str(given), "flag")
         return self._rest.decide(question)
+
+
+class OfAgent:
+    """Says whose question it is, where one command works for several agents; another decides."""
+
+    def __init__(self, agent: str, rest: Decider) -> None:
+        self._agent = agent
+        self._rest = rest
+
+    def decide(self, question: Question) -> Answer:
+        """Return what is decided for this agent."""
+        return self._rest.decide(replace(question, text=f"{self._agent}: {question.text}"))
 
 
 SAFE: Decider = Safe()

@@ -7,7 +7,7 @@ from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.pipeline.deciding import STOP, Question, answered_before
 from tunewright.pipeline.steps import Artifacts, Stage, checkpoints_of
-from tunewright.publish.manifest import BAD_VERDICTS
+from tunewright.publish.versions.manifest import BAD_VERDICTS
 
 EXPECTED = "improved"
 NOISE = 0.0025

@@ -15,7 +15,7 @@ from tunewright.pipeline.choosing import chosen
 from tunewright.pipeline.logbook import seconds_of
 from tunewright.pipeline.state import ASKED_FOR, Standing, survey
 from tunewright.pipeline.steps import STEPS, Stage
-from tunewright.publish.manifest import refusals
+from tunewright.publish.versions.manifest import refusals
 from tunewright.targets import CONFIG_FILE, config_of, is_described
 from tunewright.train.history import TRAINING, Reader
 from tunewright.train.lock import holder

@@ -1,14 +1,14 @@
-"""Run -> version in the local store, or to the Hub. `store.py` reads the store, the other files each do a part."""
+"""Run -> version in the local store (`versions/`), or to the Hub (`hub/`)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tunewright.artifacts import MANIFEST, Artifact, Kind, sha256
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
-from tunewright.publish.layout import store_root, version_path
-from tunewright.publish.repositories import Part, repositories
+from tunewright.publish.hub.repositories import Part, repositories
+from tunewright.publish.versions.layout import store_root, version_path
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def publish(
             system cannot do what it rests on. E_EXISTS, the store's folder holds other things. E_NAME,
             E_SECRET_IN_ARTIFACT, one is in the reason. E_UNSAFE_PATH, E_DISK_SPACE, E_RUN_LOCKED, E_IO.
     """
-    from tunewright.publish._publish import publish_run
+    from tunewright.publish.versions._publish import publish_run
 
     return publish_run(
         config, adapter, evaluation, exported, force=force, reason=reason, listener=listener
@@ -99,7 +99,7 @@ def push_dataset(
     Raises:
         TunewrightError: E_CONFIG_VALUE, no repository is named. E_HUB. E_SECRET_IN_ARTIFACT.
     """
-    from tunewright.publish._hub import push_dataset as body
+    from tunewright.publish.hub._dataset import push_dataset as body
 
     repo_id = repositories(config, ["dataset"])["dataset"]
     options = config.publish
@@ -113,6 +113,36 @@ def push_dataset(
         dry_run=dry_run,
         listener=listener,
     )
+
+
+def require_licences(config: Config, parts: Iterable[Part], *, listener: Listener | None) -> None:
+    """Ask the Hub about licences of parts that are unknown here, before anything is made or uploaded.
+
+    Args:
+        config: `publish` names licences and repositories.
+        parts: Of `dataset`, `adapter`, `merged`, `gguf`.
+        listener: Is told instead, and the Hub is not asked; None: it is.
+
+    Raises:
+        TunewrightError: E_HUB, it does not take one, or there is no token.
+    """
+    from tunewright.publish.hub.licences import advice, doubtful, option_of
+
+    asked: dict[str, tuple[str, Part]] = {}
+    for part in parts:
+        if licence := doubtful(config, part):
+            asked[option_of(part)] = licence, part
+    for option, (licence, part) in asked.items():
+        if listener is not None:
+            listener.said(
+                f"The Hub may not know the licence '{licence}' ({option}): {advice(licence)}."
+            )
+            continue
+        from tunewright.publish.hub._client import require_metadata
+
+        card = f"---\nlicense: {licence}\n---\n"
+        kind = "dataset" if part == "dataset" else "model"
+        require_metadata(card, kind, repositories(config, [part])[part])
 
 
 def push_model(
@@ -148,8 +178,8 @@ def push_model(
             E_SECRET_IN_ARTIFACT with file and line. E_ARTIFACT_INVALID, a file has changed. E_NAME,
             E_HUB, E_IO.
     """
-    from tunewright.publish._hub_model import push_model as body
-    from tunewright.publish.model_facts import facts_of
+    from tunewright.publish.hub._model import push_model as body
+    from tunewright.publish.hub.model_facts import facts_of
 
     kind: dict[Part, Kind] = {"adapter": "adapter", "merged": "merged", "gguf": "exported"}
     facts = facts_of(
@@ -188,7 +218,7 @@ def card_of(artifacts: Mapping[str, Artifact], config: Config, forced: Forced | 
         config: The run's.
         forced: What speaks against the version, if it was published all the same.
     """
-    from tunewright.publish.model_card import model_card
-    from tunewright.publish.model_facts import facts_of
+    from tunewright.publish.hub.model_card import model_card
+    from tunewright.publish.hub.model_facts import facts_of
 
     return model_card(facts_of(artifacts, config, forced=forced))

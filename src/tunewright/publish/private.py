@@ -1,24 +1,13 @@
 """Secrets in files that are about to be passed on: into the store, or to the Hub."""
 
 import html
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.models.gguf_file import GgufError, read_layout
-from tunewright.privacy import Found, masked, secrets_in, texts_in
+from tunewright.privacy import Found, keys_in, secrets_in, texts_in
 
-KEYS = (
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "WANDB_API_KEY",
-    "TUNEWRIGHT_API_KEY",
-    "OPENAI_API_KEY",
-)
-"""Variables of the environment whose values are secret, whatever they look like."""
-MIN_KEY = 8
-"""Characters of such a value; what is shorter occurs in texts by chance."""
 BINARY = (".parquet", ".arrow", ".bin", ".png", ".jpg")
 """Ends of names of files in which there is no text; rows are searched before they become Parquet."""
 PIECE = 2**18
@@ -81,12 +70,7 @@ def _secrets_of(name: str, file: Path) -> Iterator[tuple[int, Found]]:
 
 def found_in(text: str) -> list[Found]:
     """Return what in a text looks like a secret, or is the value of one of KEYS."""
-    known = [
-        Found(f"the value of {name}", at, at + len(value), masked(value))
-        for name in KEYS
-        if len(value := os.environ.get(name, "")) >= MIN_KEY and (at := text.find(value)) >= 0
-    ]
-    return known or secrets_in(text)
+    return keys_in(text) or secrets_in(text)
 
 
 def _pieces(name: str, file: Path) -> Iterator[tuple[int, int, str]]:

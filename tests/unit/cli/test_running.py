@@ -7,18 +7,11 @@ from pathlib import Path
 
 import fake_stages
 import pytest
+from fake_stages import WARNINGS
 
 from tunewright.cli import asking, main
 from tunewright.events import SILENT
 from tunewright.pipeline import SAFE
-
-WARNING = {"code": "W_CUT", "message": "Cut.", "where": "a:1", "fix": ""}
-WARNINGS = {"warnings": [{"code": "W_CUT", "count": 2, "first": [WARNING]}]}
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
 
 
 @pytest.fixture
@@ -28,19 +21,6 @@ def fakes(monkeypatch, tmp_path):
     Path("rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
     Path("c.yaml").write_text("name: mine\nprepare: {source: rows.jsonl}\n")
     return fake_stages.install(monkeypatch)
-
-
-@pytest.fixture
-def typed(monkeypatch):
-    """Return a function that puts a terminal in place, at which these lines are typed."""
-    screen = Terminal()
-
-    def sit(*lines):
-        monkeypatch.setattr(sys, "stdin", Terminal("".join(f"{line}\n" for line in lines)))
-        monkeypatch.setattr(sys, "stderr", screen)
-        return screen
-
-    return sit
 
 
 def decisions() -> list[tuple[str, str, str]]:

@@ -71,7 +71,8 @@ def test_the_sample_of_a_script_loads_with_every_value(monkeypatch, tmp_path):
     assert (train.logging_steps, train.save_steps, train.early_stopping_patience) == (10, 100, 3)
     assert (train.report_to, train.gradient_checkpointing) == (("wandb",), True)
     said = "\n".join(found.notes)
-    assert "push_to_hub (line 26): training uploads nothing; `tunewright push` does" in said
+    assert "push_to_hub (line 26): is publish.push_to_hub: `tunewright run` uploads" in said
+    assert found.config.publish.push_to_hub == ("adapter",)
     assert found.config.publish.hub_model_id == "example-org/qwen3-4b-prompt-lora"
 
 
@@ -420,3 +421,53 @@ def test_where_a_model_goes_on_the_hub_is_taken_over(tmp_path, monkeypatch):
     found = load("c.yaml")
     assert found.config.publish.hub_model_id is None
     assert "hub_model_id (line 3): a repository is named org/name" in "\n".join(found.notes)
+
+
+ROWS = "max_seq_length: 64\ndataset_id: org/rows\n"
+AXOLOTL_ROWS = "base_model: org/base\ndatasets: [{path: org/rows, type: alpaca}]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts", "said"),
+    [
+        (ROWS + "push_to_hub: true\nhub_model_id: me/voice\n", ("adapter",), "at its end"),
+        (ROWS + "push_to_hub: true\nhub_repo_id: me/voice\n", ("adapter",), "at its end"),
+        (ROWS + "push_to_hub: true\npush_to_hub_model_id: me/voice\n", ("adapter",), "at its end"),
+        (AXOLOTL_ROWS + "hub_model_id: me/voice\nhub_strategy: end\n", ("adapter",), "at its end"),
+        (ROWS + "push_to_hub: false\nhub_model_id: me/voice\n", (), None),
+        (ROWS + "hub_model_id: me/voice\nhub_strategy: end\n", (), None),
+        (ROWS + "push_to_hub: true\n", (), "push_to_hub (line 3): no repository org/name"),
+        (
+            ROWS + "push_to_hub: true\nhub_model_id: voice\n",
+            (),
+            "push_to_hub (line 3): no repository",
+        ),
+        (AXOLOTL_ROWS + "hub_model_id: voice\n", (), "a repository is named org/name"),
+        (
+            ROWS + "hub_strategy: every_save\n",
+            (),
+            "hub_strategy (line 3): training uploads nothing",
+        ),
+        (
+            ROWS + "hub_always_push: true\n",
+            (),
+            "hub_always_push (line 3): training uploads nothing",
+        ),
+        (AXOLOTL_ROWS + "push_dataset_to_hub: me/rows\n", (), "training uploads nothing"),
+    ],
+)
+def test_an_upload_that_is_asked_for_ends_the_run(tmp_path, monkeypatch, text, parts, said):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(text)
+    found = load("c.yaml")
+    assert found.config.publish.push_to_hub == parts
+    assert found.config.publish.hub_model_id == ("me/voice" if "me/voice" in text else None)
+    notes = "\n".join(note for note in found.notes if "hub" in note)
+    assert said in notes if said else not notes
+
+
+def test_an_upload_that_is_neither_wanted_nor_not_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("c.yaml").write_text(ROWS + "push_to_hub: later\nhub_model_id: me/voice\n")
+    (problem,) = refused(lambda: load("c.yaml"))
+    assert (problem.code, problem.where) == ("E_CONFIG_VALUE", "c.yaml:3")

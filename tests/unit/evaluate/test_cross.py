@@ -1,5 +1,6 @@
 """Whether agents have learned different things, of losses that are made up."""
 
+from dataclasses import replace
 from math import exp, log
 
 import numpy as np
@@ -93,8 +94,8 @@ def test_the_best_of_several_others_counts():
 )
 def test_the_end_of_an_interval_decides(bounds, says):
     against = [Estimate((low + high) / 2, low, high) for low, high in bounds]
-    assert finding(against, against, rows=10) == says
-    assert finding(against, against, rows=9) == "unknown"
+    assert finding(against, against, sources=10) == says
+    assert finding(against, against, sources=9) == "unknown"
 
 
 def test_of_many_others_the_best_by_luck_is_not_believed():
@@ -124,4 +125,65 @@ def test_findings_in_words():
     assert "is better than its own" in texts[1]
     assert "is as good as its own" in texts[2]
     few = matrix(table(3.0, 3.5, count=3), samples=50, seed=0)["specialisation"]["critic"]
-    assert "only 3 held-out rows" in sentence("critic", few)
+    assert "only 3 held-out rows of 3 sources" in sentence("critic", few)
+
+
+def named(losses, copies=1):
+    """Return losses whose rows are each there so many times, as copies of one source."""
+    return {
+        whose: {
+            model: [
+                replace(row, source=f"shot {n}")
+                for n, row in enumerate(rows_)
+                for _ in range(copies)
+            ]
+            for model, rows_ in models.items()
+        }
+        for whose, models in losses.items()
+    }
+
+
+def noisy(count):
+    """Return losses of two agents between whose adapters the difference is about as large as chance."""
+    return {
+        whose: {
+            model: rows(3.0, spread=0.3, count=count, seed=seed + number)
+            for number, model in enumerate(("critic", "synthesizer", "base"))
+        }
+        for seed, whose in ((0, "critic"), (10, "synthesizer"))
+    }
+
+
+@pytest.mark.parametrize("copies", [2, 10])
+def test_copies_of_a_row_make_no_interval_narrower(copies):
+    losses = noisy(25)
+    plain, repeated = found(named(losses)), found(named(losses, copies))
+    for whose, one in repeated["specialisation"].items():
+        once = plain["specialisation"][whose]
+        for end in ("value", "low", "high"):
+            assert one["ratio"][end] == pytest.approx(once["ratio"][end])
+        assert one["finding"] == once["finding"]
+        assert (one["rows"], one["sources"]) == (25 * copies, 25)
+    # As rows of their own they would.
+    apart = {w: {m: rows_ * copies for m, rows_ in of.items()} for w, of in losses.items()}
+    for whose, one in found(apart)["specialisation"].items():
+        once = plain["specialisation"][whose]["ratio"]
+        assert one["ratio"]["high"] - one["ratio"]["low"] < 0.85 * (once["high"] - once["low"])
+
+
+def test_many_copies_of_few_sources_say_nothing():
+    made = found(named(table(3.0, 3.5, count=9), 20))["specialisation"]["critic"]
+    assert (made["finding"], made["rows"], made["sources"]) == ("unknown", 180, 9)
+    assert "only 180 held-out rows of 9 sources" in sentence("critic", made)
+    enough = found(named(table(3.0, 3.5, count=10), 20))["specialisation"]["critic"]
+    assert enough["finding"] == "specialised"
+
+
+def test_sources_of_different_sizes_are_drawn_whole():
+    """One source with many rows weighs as much as it has tokens, and is there or not."""
+    own = [Loss(10.0, 10, source="large")] * 30 + [Loss(30.0, 10, source=f"{n}") for n in range(10)]
+    other = [replace(row, nats=20.0) for row in own]
+    against = ratio(own, other, samples=500, seed=0)
+    assert against.value == pytest.approx(exp((30 * -10 + 10 * 10) / 400))
+    # Without the large one every other is worse, with it better.
+    assert against.low < 1 < against.high

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.cli import main
 from tunewright.config.schema import Config, PrepareSection, PublishSection
 from tunewright.errors import TunewrightError
+from tunewright.pipeline import steps
+from tunewright.privacy import KEYS
 from tunewright.publish import card_of, private, publish
-from tunewright.publish.model_card import model_card
-from tunewright.publish.model_facts import Base, ModelFacts
+from tunewright.publish.hub.model_card import model_card
+from tunewright.publish.hub.model_facts import Base, ModelFacts
 from tunewright.publish.private import PIECE, refuse_secrets
 
 SHAPES = every_shape(7)
@@ -215,19 +218,69 @@ def test_a_card_of_a_version_needs_no_more_than_its_artifacts(tmp_path):
     assert card_of({"adapter": made[0]}, config_of(tmp_path)) != card
 
 
-def test_no_secret_of_the_environment_is_in_a_crash_report(tmp_path, monkeypatch, capfd):
-    """A token in the environment is in no message, log or traceback of a command that fails."""
+UNSHAPED = [
+    "correct horse battery",
+    "a 'quoted' \"pass\\\\word\"",
+    "first line\nsecond line",
+    "päss wörd!",
+]
+
+
+def crash(monkeypatch, capfd, said: str, command: list[str]) -> tuple[str, str]:
+    """Return what a command says that crashes with these words, and the report that it writes."""
+
+    def broken(*args: object, **kwargs: object) -> None:
+        try:
+            raise KeyError(said)
+        except KeyError as error:
+            raise RuntimeError(f"while asking {said}") from error
+
+    monkeypatch.setattr(steps, "prepare", broken)
+    assert main(command) == 70
+    shown = "".join(capfd.readouterr())
+    (place,) = re.findall(r"where: (\S+)", shown)
+    return shown, Path(place).read_text(encoding="utf-8")
+
+
+def pieces(secret: str) -> list[str]:
+    """Return a secret as it may be written: as it is, as Python writes it, and its lines."""
+    return [secret, repr(secret)[1:-1], ascii(secret)[1:-1], *secret.splitlines()]
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_no_secret_of_the_environment_is_in_a_crash_report(tmp_path, monkeypatch, capfd, name):
+    """S10: a command that crashes with the secret in its words, through the command line."""
     monkeypatch.chdir(tmp_path)
-    for number, (_, _, secret, _) in enumerate(SHAPES[::7]):
-        if "\n" in secret:
-            continue
-        monkeypatch.setenv("HF_TOKEN", secret)
-        (tmp_path / "c.yaml").write_text("name: x\nprepare: {source: rows.jsonl}\n")
-        for command in (["push", "c.yaml", "--repo-id", "me/x"], ["push", "nowhere", "--debug"]):
-            assert main(command) != 0
-            assert secret not in "".join(capfd.readouterr())
-        files = [f for f in tmp_path.rglob("*") if f.is_file()]
-        assert all(secret.encode() not in f.read_bytes() for f in files), number
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "c.yaml").write_text("name: x\nprepare: {source: rows.jsonl}\n")
+    secrets = [secret for _, _, secret, _ in SHAPES[::9]]
+    for secret in (*UNSHAPED, *secrets):
+        monkeypatch.setenv(name, secret)
+        shown, report = crash(
+            monkeypatch, capfd, f"the Hub with {secret}, twice {secret}", ["run", "c.yaml"]
+        )
+        assert "Traceback" in report
+        assert "while asking the Hub with" in shown
+        for told in (shown, report):
+            assert not [piece for piece in pieces(secret) if piece in told]
+        for file in (tmp_path / "runs").rglob("*"):
+            assert not file.is_file() or secret.encode() not in file.read_bytes()
+
+
+def test_what_is_no_secret_is_in_the_crash_report(tmp_path, monkeypatch, capfd):
+    """The case above can fail."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "c.yaml").write_text("name: x\nprepare: {source: rows.jsonl}\n")
+    for name in KEYS:
+        monkeypatch.delenv(name, raising=False)
+    for text in UNSHAPED:
+        shown, report = crash(monkeypatch, capfd, text, ["run", "c.yaml"])
+        assert text.splitlines()[0] in shown
+        assert text in report
+    # What is as short occurs by chance.
+    monkeypatch.setenv("HF_TOKEN", "short")
+    assert "short" in crash(monkeypatch, capfd, "short", ["run", "c.yaml"])[1]
 
 
 def test_escapes_of_html_hide_nothing(tmp_path):

@@ -100,6 +100,13 @@ def _template(reading: Reading, kinds: set[str]) -> None:
         )
 
 
+def _repository(reading: Reading, key: str, value: Any) -> None:
+    """Take the repository; naming it is how an upload is asked for."""
+    common.repository(reading, key, value)
+    if isinstance(value, str) and "/" in value:
+        common.uploads(reading, key)
+
+
 def _finish(reading: Reading) -> None:
     _template(reading, sources(reading))
     _targets(reading)
@@ -124,7 +131,8 @@ _HANDLERS: dict[str, Handler] = {
     "sample_packing": common.packing,
     "val_set_size": common.held_out,
     "special_tokens": common.special_tokens,
-    "hub_model_id": common.repository,
+    "hub_model_id": _repository,
+    "hub_strategy": common.agrees("end", otherwise=common.UPLOADS),
     "wandb_project": _wandb,
     "use_wandb": _tracker("wandb"),
     "use_tensorboard": _tracker("tensorboard"),
@@ -135,7 +143,7 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 _UNUSED = {
-    common.UPLOADS: "hub_strategy hf_use_auth_token push_dataset_to_hub",
+    common.UPLOADS: "hf_use_auth_token push_dataset_to_hub",
     "the model's own files say it": "model_type tokenizer_type tokenizer_use_fast tokenizer_legacy processor_type "
     "is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model "
     "base_model_config base_model_ignore_patterns tokenizer_config cls_model_config tokenizer_use_mistral_common "

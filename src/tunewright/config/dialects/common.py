@@ -20,6 +20,7 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 UPLOADS = (
     "training uploads nothing; `tunewright push` does, once the run was compared with its base"
 )
+_AT_THE_END = "is publish.push_to_hub: `tunewright run` uploads the adapter at its end, once it was compared with its base"
 
 
 def agrees(*values: object, otherwise: str) -> Handler:
@@ -100,6 +101,15 @@ def repository(reading: Reading, key: str, value: Any) -> None:
         reading.note("a repository is named org/name: publish.hub_model_id", key)
     else:
         reading.put("publish.hub_model_id", value, key)
+
+
+def uploads(reading: Reading, key: str) -> None:
+    """Let a run end with the upload of the adapter that a key asks for, if it is known where to."""
+    if reading.tree.get("publish", {}).get("hub_model_id") is None:
+        reading.note("no repository org/name is given for it: publish.hub_model_id", key)
+    else:
+        reading.put("publish.push_to_hub", ["adapter"], key)
+        reading.note(_AT_THE_END, key)
 
 
 def checkpointing(reading: Reading, key: str, value: Any) -> None:

@@ -78,6 +78,8 @@ def _text_field(reading: Reading, key: str, value: Any) -> None:
 
 def _finish(reading: Reading) -> None:
     _sources(reading)
+    if reading.flag("push_to_hub"):
+        common.uploads(reading, "push_to_hub")
     common.name_run(reading, "run_name")
 
 
@@ -117,14 +119,15 @@ _HANDLERS: dict[str, Handler] = {
     "do_train": common.agrees(True, otherwise="each stage is a command of its own"),
     "do_eval": common.agrees(True, otherwise="training evaluates"),
     "hub_model_id": common.repository,
-    "push_to_hub": common.agrees(False, otherwise=common.UPLOADS),
+    "hub_repo_id": common.repository,
+    "push_to_hub_model_id": common.repository,
+    "hub_strategy": common.agrees("end", otherwise=common.UPLOADS),
     "shuffle_dataset": common.agrees(True, otherwise="rows are shuffled every epoch"),
     "remove_unused_columns": common.agrees(True, False, otherwise="columns do not reach training"),
 }
 
 _UNUSED = {
-    common.UPLOADS: "hub_strategy hub_always_push hub_repo_id push_to_hub_model_id "
-    "push_to_hub_organization",
+    common.UPLOADS: "hub_always_push push_to_hub_organization",
     "a token has no place in a file: it comes from the environment (HF_TOKEN, WANDB_API_KEY)": "hub_token token "
     "hf_token push_to_hub_token wandb_api_key use_auth_token",
     "the base is in 4 bits (train.load_in_4bit) or in 16": "use_8bit load_in_8bit bnb_4bit_quant_storage",
@@ -206,7 +209,7 @@ FLAT = Dialect(
         "hub_revision": "publish.hub_revision",
     },
     handlers=_HANDLERS,
-    together=frozenset([*_SOURCES, *_PARTS, "run_name"]),
+    together=frozenset([*_SOURCES, *_PARTS, "run_name", "push_to_hub"]),
     finish=_finish,
     unused=_UNUSED,
     source="dataset_id",

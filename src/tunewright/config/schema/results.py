@@ -228,6 +228,6 @@ class PublishSection(Section):
     @field_validator("license", "model_license")
     @classmethod
     def _licence(cls, given: str | None) -> str | None:
-        if given is None or re.fullmatch(r"[a-z0-9._-]{1,60}", given):
+        if given is None or re.fullmatch(r"[a-z0-9._+-]{1,60}", given):
             return given
-        raise ValueError("an id of up to 60 lower-case letters, digits, dots, hyphens, underscores")
+        raise ValueError("an id of up to 60 lower-case letters, digits, and of . - _ +")

@@ -21,9 +21,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
     validate_repo_id,
 )
 
@@ -31,6 +28,7 @@ from tunewright.data.formats.hub_layout import Layout, is_data, layout_of
 from tunewright.data.sources import Fetched
 from tunewright.errors import TunewrightError, failure
 from tunewright.machine import require_space
+from tunewright.models._hub import quiet
 
 MAX_CARD_BYTES = 5_000_000
 MAX_SHOWN = 200
@@ -66,7 +64,7 @@ def fetch(
         endpoint=os.environ.get("HF_ENDPOINT") or constants.ENDPOINT,
         token=os.environ.get("HF_TOKEN") or False,
     )
-    with _explained(repo_id, revision, api.endpoint), _quiet():
+    with _explained(repo_id, revision, api.endpoint), quiet():
         sha = api.dataset_info(repo_id, revision=revision).sha or ""
         if not _SHA.fullmatch(sha):
             raise failure("E_HUB", "The Hub names no commit.", where=source)
@@ -138,19 +136,6 @@ def _listing(api: HfApi, repo_id: str, sha: str) -> dict[str, int]:
 
 def _download(api: HfApi, repo_id: str, sha: str, file: str) -> Path:
     return Path(api.hf_hub_download(repo_id, file, repo_type="dataset", revision=sha))
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Keep the client's progress bars from the terminal: who calls us has a listener or wants silence."""
-    shown = not are_progress_bars_disabled()
-    if shown:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 @contextmanager

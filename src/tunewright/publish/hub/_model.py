@@ -11,19 +11,19 @@ from tunewright.artifacts import Artifact
 from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.publish import Pushed
-from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
-from tunewright.publish.model_card import model_card
-from tunewright.publish.model_facts import ModelFacts
-from tunewright.publish.private import refuse_secrets
-from tunewright.publish.repositories import (
+from tunewright.publish.hub._client import Place, check_name, sizes_of, upload
+from tunewright.publish.hub._metadata import CARD
+from tunewright.publish.hub.model_card import model_card
+from tunewright.publish.hub.model_facts import ModelFacts
+from tunewright.publish.hub.repositories import (
     Part,
     ollama_files,
     require_token,
     superseded,
     without_place,
 )
+from tunewright.publish.private import refuse_secrets
 
-CARD = "README.md"
 REPORT = "report.html"
 MODELFILE = "Modelfile"
 SETTINGS = (

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from httpx import HTTPError, InvalidURL
@@ -27,16 +27,15 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
     validate_repo_id,
 )
 
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
+from tunewright.models._hub import quiet
 from tunewright.publish import Pushed
-from tunewright.publish.repositories import require_token
+from tunewright.publish.hub._metadata import CARD, Kind, require_accepted
+from tunewright.publish.hub.repositories import require_token
 
 ATTEMPTS = 4
 FIRST_WAIT_SECONDS = 1.0
@@ -60,7 +59,7 @@ class Place:
     """
 
     repo_id: str
-    kind: Literal["dataset", "model"]
+    kind: Kind
     private: bool = True
     revision: str | None = None
 
@@ -112,17 +111,35 @@ def upload(
         listener: Is told the progress in bytes.
 
     Raises:
-        TunewrightError: E_HUB. E_ARTIFACT_INVALID, a file is not what it was; what `superseded` raises.
+        TunewrightError: E_HUB, the card's metadata are refused, or anything else; until then nothing was sent.
+            E_ARTIFACT_INVALID, a file is not what it was; what `superseded` raises.
     """
     token = require_token(place.repo_id)
     api = HfApi(endpoint=_endpoint(), token=token)
     sizes = sizes_of(files)
     listener.started("push", sum(sizes.values()), "bytes")
-    with _explained(place.repo_id, api.endpoint, token), _quiet():
+    with _explained(place.repo_id, api.endpoint, token), quiet():
+        if CARD in files:
+            _require_card(files[CARD].read_text(encoding="utf-8"), place.kind, api.endpoint, token)
         additions = partial(_additions, files, digests or {})
         commit = _upload(api, additions, place, title, superseded, listener)
     listener.advanced(sum(sizes.values()), place.repo_id)
     return Pushed(place.url, commit.oid, sizes)
+
+
+def require_metadata(card: str, kind: Kind, repo_id: str) -> None:
+    """Ask the Hub whether it takes the metadata of a card, without making a repository.
+
+    Raises:
+        TunewrightError: E_HUB.
+    """
+    token, endpoint = require_token(repo_id), _endpoint()
+    with _explained(repo_id, endpoint, token):
+        _require_card(card, kind, endpoint, token)
+
+
+def _require_card(card: str, kind: Kind, endpoint: str, token: str) -> None:
+    _tried(lambda: require_accepted(card, kind, endpoint=endpoint, token=token))
 
 
 def sizes_of(files: Mapping[str, Path]) -> dict[str, int]:
@@ -224,19 +241,6 @@ def _passes(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in _PASSING
     return True
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """Keep the client's progress bars from the terminal: the listener shows the progress."""
-    shown = not are_progress_bars_disabled()
-    if shown:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if shown:
-            enable_progress_bars()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Folders in the making: hidden, locked by who makes them, removed by the next one where that one died."""
 
+import math
 import secrets
 import shutil
 from collections.abc import Generator
@@ -9,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tunewright.artifacts import fsync
-from tunewright.publish.layout import DOOMED, DRAFT
+from tunewright.publish.versions.layout import DOOMED, DRAFT
 
 
 @contextmanager
@@ -54,8 +55,16 @@ def orphans(root: Path, until: float) -> list[Path]:
         for folder in root.glob(f"{DRAFT}*")
         if folder.is_dir()
         and not folder.with_suffix(".lock").exists()
-        and folder.lstat().st_mtime <= until
+        and _changed(folder) <= until
     ]
+
+
+def _changed(folder: Path) -> float:
+    """Return when a folder has changed; one that its owner removes at this moment never does."""
+    try:
+        return folder.lstat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def remove(root: Path, folder: Path) -> None:

@@ -8,8 +8,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunewright.publish.card import DatasetFacts, Split, dataset_card, size_category
-from tunewright.publish.markdown import text_plot
+from tunewright.publish.hub.dataset_card import DatasetFacts, Split, dataset_card, size_category
+from tunewright.publish.hub.markdown import text_plot
 
 FACTS = DatasetFacts(
     repo_id="me/rows",

@@ -12,8 +12,8 @@ from tunewright.artifacts import MAKERS, Artifact, load_artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError
 from tunewright.machine import library_versions
-from tunewright.publish.blobs import StoredFile
-from tunewright.publish.commit import commit_of
+from tunewright.publish.versions.blobs import StoredFile
+from tunewright.publish.versions.commit import commit_of
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from tunewright.config import version
 from tunewright.errors import failure
-from tunewright.publish import drafts, layout
-from tunewright.publish.layout import FORMAT, INFO, MAP
+from tunewright.publish.versions import drafts, layout
+from tunewright.publish.versions.layout import FORMAT, INFO, MAP
 
 Sharing = Literal["hardlink", "copy"]
 """How equal files of several versions lie on the disk: once, or once each."""

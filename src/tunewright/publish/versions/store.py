@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import Problem, TunewrightError
-from tunewright.publish import checking, layout, pointers, references
-from tunewright.publish.layout import CURRENT, LATEST, Key
+from tunewright.publish.versions import checking, layout, pointers, references
+from tunewright.publish.versions.layout import CURRENT, LATEST, Key
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import TunewrightError, failure
-from tunewright.publish import checking, layout, pointers
-from tunewright.publish.layout import CURRENT, LATEST, Key
+from tunewright.publish.versions import checking, layout, pointers
+from tunewright.publish.versions.layout import CURRENT, LATEST, Key
 
 _NUMBERS = re.compile(r"\d+")
 

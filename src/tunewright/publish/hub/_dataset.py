@@ -8,16 +8,17 @@ from tunewright.config import version
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space
-from tunewright.publish import Pushed, _parquet
-from tunewright.publish._hub_client import Place, check_name, sizes_of, upload
-from tunewright.publish.card import DatasetFacts, Split, dataset_card
-from tunewright.publish.model_facts import LANGUAGE_SHARE
+from tunewright.publish import Pushed
+from tunewright.publish.hub import _parquet
+from tunewright.publish.hub._client import Place, check_name, sizes_of, upload
+from tunewright.publish.hub._metadata import CARD
+from tunewright.publish.hub.dataset_card import DatasetFacts, Split, dataset_card
+from tunewright.publish.hub.model_facts import LANGUAGE_SHARE
+from tunewright.publish.hub.repositories import require_token
 from tunewright.publish.private import found_in
-from tunewright.publish.repositories import require_token
 
 SIDES = {"train": "train", "eval": "validation"}
 """Name of each side in a dataset to its split on the Hub."""
-CARD = "README.md"
 
 
 def push_dataset(

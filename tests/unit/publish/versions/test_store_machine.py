@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from published import make_run, publish_once
 
 from tunewright.errors import TunewrightError
-from tunewright.publish import layout, references, store
-from tunewright.publish.cleaning import gc
-from tunewright.publish.layout import Key
+from tunewright.publish.versions import layout, references, store
+from tunewright.publish.versions.cleaning import gc
+from tunewright.publish.versions.layout import Key
 
 RUNS = [b"\x01" * 300, b"\x02" * 300]
 ALIASES = st.sampled_from(["stable", "prod"])

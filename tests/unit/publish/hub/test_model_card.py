@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunewright.publish import Forced
-from tunewright.publish.markdown import course_plot
-from tunewright.publish.model_card import metadata, model_card
-from tunewright.publish.model_facts import Base, ModelFacts, base_of
-from tunewright.publish.repositories import ollama_files, superseded, without_place
+from tunewright.publish.hub.markdown import course_plot
+from tunewright.publish.hub.model_card import metadata, model_card
+from tunewright.publish.hub.model_facts import Base, ModelFacts, base_of
+from tunewright.publish.hub.repositories import ollama_files, superseded, without_place
 
 GATE = {"gate": "a | b", "value": "1", "limit": "2", "passed": True}
 FACTS = ModelFacts(

@@ -8,7 +8,7 @@ its lock died with it, so the next publisher removes it.
 """
 
 import json
-import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -23,16 +23,18 @@ from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import require_space
-from tunewright.publish import Forced, blobs, card_of, drafts, founding, layout, manifest, pointers
-from tunewright.publish.blobs import StoredFile
-from tunewright.publish.layout import BLOBS, Key
+from tunewright.publish import Forced, card_of
 from tunewright.publish.private import found_in, refuse_secrets, refuse_secrets_in
+from tunewright.publish.versions import blobs, drafts, founding, layout, manifest, pointers
+from tunewright.publish.versions.blobs import StoredFile
+from tunewright.publish.versions.layout import BLOBS, Key
 
 _FOLDERS = {"adapter": "adapter", "exported": "gguf"}
 CARD = "README.md"
 _RESERVE_BYTES = 10_000_000
 _STEP_BYTES = 64 << 20
 """How often a listener is told of a large file."""
+_WAIT = "Wait for it, then publish again."
 
 
 def publish_run(
@@ -77,24 +79,26 @@ def publish_run(
             "forced": asdict(forced) if forced else None,
         } | manifest.describe(config, artifacts, files)
         refuse_secrets_in(content, manifest.MANIFEST)
-        version = _unfinished(root, content, config.publish.version, path)
-        if version is None:
+        entry = _finished(root, content, config.publish.version, path)
+        if entry is None:
             _require_free(root, agent, name, config.publish.version)
             with drafts.aside(root) as folder:
                 # The store may have been copied since it was made.
                 founding.probe(folder)
                 listener.started("publish", size_bytes, "bytes")
                 _copy(files, folder, root if info["files"] == "hardlink" else None, listener)
-                version = _claim(root, folder, content, config.publish.version)
-        pointers.point(root, agent, name, version)
-        final = layout.version_path(root, agent, name, version)
+                # Who cleans up takes the lock too, and so sees no version that nothing points to yet.
+                with layout.locked(root, _WAIT):
+                    version = _claim(root, folder, content, config.publish.version)
+                    entry = pointers.name_current(root, Key(agent, name, version))
+        version = entry["version"]
         draft.facts |= {
             "agent": agent,
             "adapter": name,
             "version": version,
             "files": len(files),
             "bytes": size_bytes,
-            "manifest_sha256": sha256(final / manifest.MANIFEST),
+            "manifest_sha256": entry["manifest_sha256"],
             "forced": bool(refused),
             "gates": _gates(artifacts, len(files), len(refused)),
         }
@@ -142,32 +146,40 @@ def _beside(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
     return found
 
 
-def _unfinished(
+def _finished(
     root: Path, content: Mapping[str, Any], named: str | None, receipt: Path
-) -> str | None:
-    """Return the named version if it is in the store with this content, but nobody was told: a publisher died there.
+) -> pointers.Entry | None:
+    """Point to the named version if a publisher died after it had put it in place; None: there is none.
 
     Raises:
-        TunewrightError: E_UNSAFE_PATH, a folder or file of the store is a link.
+        TunewrightError: E_UNSAFE_PATH, a folder or file of the store is a link. E_RUN_LOCKED.
     """
     if named is None:
         return None
     key = Key(content["agent"], content["adapter"], named)
+    with layout.locked(root, _WAIT):
+        is_unfinished = _is_unfinished(root, content, key, receipt)
+        return pointers.name_current(root, key) if is_unfinished else None
+
+
+def _is_unfinished(root: Path, content: Mapping[str, Any], key: Key, receipt: Path) -> bool:
+    """Return whether a version is in the store with this content, but nobody was told.
+
+    Raises:
+        TunewrightError: E_UNSAFE_PATH, a folder or file of the store is a link.
+    """
     layout.require_no_links(root, key)
     try:
-        raw = (
-            layout.version_path(root, key.agent, key.adapter, key.version) / manifest.MANIFEST
-        ).read_bytes()
-        there = manifest.parse(raw)
+        there = manifest.parse((layout.folder_of(root, key) / manifest.MANIFEST).read_bytes())
     except (OSError, ValueError):
-        return None
+        return False
     now = json.loads(json.dumps(content))
     same = all(there[one] == now[one] for one in ("files", "parents", "forced"))
     try:
-        told = load_artifact(receipt, "published").facts["version"] == named
+        told = load_artifact(receipt, "published").facts["version"] == key.version
     except TunewrightError:
         told = False
-    return named if same and not told else None
+    return same and not told
 
 
 def _require_free(root: Path, agent: str, adapter: str, version: str | None) -> None:
@@ -259,12 +271,8 @@ def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | No
     """Rename the folder to its version and return the version's name."""
     home = root / content["agent"] / content["adapter"]
     created = datetime.now(UTC)
-    first = named or f"{created:v%Y%m%d-%H%M}"
-    version, count = first, 1
     while True:
-        while named is None and os.path.lexists(home / version):
-            count += 1
-            version = f"{first}.{count}"
+        version = named or _free_name(home, f"{created:v%Y%m%d-%H%M}")
         stamp = {"version": version, "created": created.isoformat(timespec="milliseconds")}
         file = folder / manifest.MANIFEST
         file.write_bytes(manifest.dump({**content, **stamp}))
@@ -288,6 +296,14 @@ def _claim(root: Path, folder: Path, content: Mapping[str, Any], named: str | No
                 (home / version).rename(folder)
             raise
         return version
+
+
+def _free_name(home: Path, first: str) -> str:
+    """Return a name, with a number after all that are there: the name of one that was removed is not given again."""
+    names = [path.name for path in home.iterdir()] if home.is_dir() else []
+    pattern = re.compile(rf"{re.escape(first)}(?:\.(\d{{1,9}}))?")
+    numbers = [int(found[1] or 1) for name in names if (found := pattern.fullmatch(name))]
+    return f"{first}.{max(numbers) + 1}" if numbers else first
 
 
 def _taken(root: Path, version: str) -> TunewrightError:

@@ -11,7 +11,7 @@ from published import write_version
 from tunewright.artifacts import sha256
 from tunewright.config.schema import Config, PrepareSection, PublishSection
 from tunewright.errors import TunewrightError
-from tunewright.publish import layout, manifest, store
+from tunewright.publish.versions import layout, manifest, store
 
 
 @pytest.fixture

@@ -14,12 +14,21 @@ from published import make_run, publish_once, write_version
 from tunewright import store as api
 from tunewright.cli import main
 from tunewright.errors import TunewrightError
-from tunewright.publish import _publish, blobs, checking, drafts, founding, layout, pointers, store
-from tunewright.publish.cleaning import gc
-from tunewright.publish.commit import commit_of
-from tunewright.publish.difference import diff
-from tunewright.publish.export import export
-from tunewright.publish.references import find
+from tunewright.publish.versions import (
+    _publish,
+    blobs,
+    checking,
+    drafts,
+    founding,
+    layout,
+    pointers,
+    store,
+)
+from tunewright.publish.versions.cleaning import gc
+from tunewright.publish.versions.commit import commit_of
+from tunewright.publish.versions.difference import diff
+from tunewright.publish.versions.export import export
+from tunewright.publish.versions.references import find
 
 ODD_NAMES = [
     *(
@@ -231,14 +240,14 @@ def test_content_is_shared_read_only_and_hashed(made, tmp_path):
 def test_cleaning_up_between_content_and_claim_takes_nothing(made, tmp_path, monkeypatch):
     """P5."""
     root = tmp_path / "store"
-    claim, found = _publish._claim, []
+    copy, found = _publish._copy, []
 
     def cleaned(*arguments):
+        copy(*arguments)
         found.append(gc(root, grace_hours=0))
         shutil.rmtree(root / layout.BLOBS)  # not even this takes anything from a version
-        return claim(*arguments)
 
-    monkeypatch.setattr(_publish, "_claim", cleaned)
+    monkeypatch.setattr(_publish, "_copy", cleaned)
     publish_once(root, made, tmp_path / "r", version="v1")
     assert (found[0].drafts, found[0].blobs, found[0].versions) == ((), (), ())
     assert store.verify(root) == []
@@ -522,7 +531,7 @@ def test_the_commands_print_what_is_meant_for_people_and_for_machines(tmp_path, 
     assert main(["publish", "x.yaml", "--reason", "because"]) == 2
 
 
-SPECIFICATION = Path(__file__).parents[3] / "docs" / "concepts" / "store.md"
+SPECIFICATION = Path(__file__).parents[4] / "docs" / "concepts" / "store.md"
 
 
 def test_a_loader_as_the_specification_shows_it_reads_what_was_published(

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from tunewright.artifacts import fsync
 from tunewright.errors import failure
-from tunewright.publish.founding import NO_LINK
-from tunewright.publish.layout import BLOBS
+from tunewright.publish.versions.founding import NO_LINK
+from tunewright.publish.versions.layout import BLOBS
 
 CHUNK_BYTES = 1 << 20
 READ_ONLY, WRITABLE = 0o444, 0o666

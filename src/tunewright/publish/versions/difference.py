@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tunewright.publish import checking, references
-from tunewright.publish.layout import Key
+from tunewright.publish.versions import checking, references
+from tunewright.publish.versions.layout import Key
 
 SECTIONS = (
     *("base", "dataset", "config", "chat_template_sha256", "metrics", "verdict", "sentence"),

@@ -8,9 +8,9 @@ from typing import Any
 
 from tunewright.config.names import check_name
 from tunewright.errors import CODES, Problem, TunewrightError, failure
-from tunewright.publish import checking, layout, manifest
-from tunewright.publish.layout import ALIASES, CURRENT, LATEST, MAP, Key
-from tunewright.publish.manifest import MANIFEST
+from tunewright.publish.versions import checking, layout, manifest
+from tunewright.publish.versions.layout import ALIASES, CURRENT, LATEST, MAP, Key
+from tunewright.publish.versions.manifest import MANIFEST
 
 Entry = Mapping[str, Any]
 """adapter, version, base, base_revision, path in the store, manifest_sha256."""
@@ -95,8 +95,18 @@ def point(root: Path, agent: str, adapter: str, version: str) -> None:
     key = Key(agent, adapter, version)
     fix = f"Wait, then `tunewright store rollback {agent} {version}`: the version is in the store."
     with layout.locked(root, fix):
-        entries = read_map(root) | {agent: _entry(root, key)}
-        layout.replace_own(root / MAP, _bytes(entries))
+        name_current(root, key)
+
+
+def name_current(root: Path, key: Key) -> Entry:
+    """Let the map name a version, and return its entry; call it under `layout.locked`.
+
+    Raises:
+        TunewrightError: E_NOT_FOUND. E_DIGEST_MISMATCH, the map or the version's manifest is damaged.
+    """
+    entry = _entry(root, key)
+    layout.replace_own(root / MAP, _bytes(read_map(root) | {key.agent: entry}))
+    return entry
 
 
 def set_alias(root: Path, key: Key, alias: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.config.text import dumped
-from tunewright.publish.markdown import file_name, inline, items, text_plot
+from tunewright.publish.hub.markdown import file_name, inline, items, text_plot
 
 _SIZES = (
     (1_000, "n<1K"),

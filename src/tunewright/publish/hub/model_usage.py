@@ -4,8 +4,8 @@ import json
 import shlex
 
 from tunewright.models.lora import vllm_rank
-from tunewright.publish.markdown import code as code_of
-from tunewright.publish.model_facts import ModelFacts
+from tunewright.publish.hub.markdown import code as code_of
+from tunewright.publish.hub.model_facts import ModelFacts
 
 _NO_OLLAMA = (
     "Not with Ollama: its templates cannot write chats as this model was trained on them, and with others it "

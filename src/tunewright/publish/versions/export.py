@@ -8,8 +8,8 @@ from tunewright.artifacts import fsync
 from tunewright.errors import failure
 from tunewright.events import SILENT, Listener
 from tunewright.machine import require_space
-from tunewright.publish import checking, references
-from tunewright.publish.founding import TAKEN
+from tunewright.publish.versions import checking, references
+from tunewright.publish.versions.founding import TAKEN
 
 _RESERVE_BYTES = 10_000_000
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import CODES, Problem, TunewrightError, failure
-from tunewright.publish import blobs, layout, manifest
-from tunewright.publish.layout import Key
-from tunewright.publish.manifest import MANIFEST
+from tunewright.publish.versions import blobs, layout, manifest
+from tunewright.publish.versions.layout import Key
+from tunewright.publish.versions.manifest import MANIFEST
 
 Seen = tuple[int, int, int, int]
 """Device, inode, size and time of the last change: what another file in the same place differs in."""

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewright.config.text import dumped
-from tunewright.publish.markdown import code, course_plot, inline, items, table
-from tunewright.publish.model_facts import ModelFacts
-from tunewright.publish.model_usage import usage
+from tunewright.publish.hub.markdown import code, course_plot, inline, items, table
+from tunewright.publish.hub.model_facts import ModelFacts
+from tunewright.publish.hub.model_usage import usage
 
 _WHAT = {
     "adapter": "A LoRA adapter",

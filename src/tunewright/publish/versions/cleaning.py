@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.errors import TunewrightError
-from tunewright.publish import checking, drafts, layout, pointers, references
-from tunewright.publish.layout import BLOBS, Key
+from tunewright.publish.versions import checking, drafts, layout, pointers, references
+from tunewright.publish.versions.layout import BLOBS, Key
 
 DEFAULT_GRACE_HOURS = 24.0
 

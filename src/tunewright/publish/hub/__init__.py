@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: cards, repositories, and uploads of datasets and models through its client."""
