@@ -40,6 +40,5 @@ class AccelSection(Section):
 def switched(value: object) -> object:
     """Return what `accel: off` or `accel: auto` stands for; anything else as it is."""
     if value in ("off", False):
-        names = (n for n, f in AccelSection.model_fields.items() if f.annotation == Technique)
-        return dict.fromkeys(names, False)
+        return {name: False for name in AccelSection.model_fields if name != "self_check"}
     return {} if value in ("auto", "on", True) else value
