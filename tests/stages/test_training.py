@@ -71,14 +71,19 @@ def test_every_method_goes_on_as_if_nothing_had_been(root, tmp_path, changes):
         assert resumed.files[name] == unbroken.files[name], name
 
 
+@pytest.mark.parametrize("accel", ["auto", "off"])
 @pytest.mark.parametrize("recomputed", [True, False])
-def test_freed_memory_goes_back_where_memory_is_saved(root, tmp_path, monkeypatch, recomputed):
+def test_freed_memory_goes_back_where_memory_is_saved(
+    root, tmp_path, monkeypatch, recomputed, accel
+):
     """With recomputation twice a forward pass, once in an evaluation; without it that would only cost time."""
-    from tunewright.train import _trainer
+    from tunewright.train import _fast, _trainer
 
     given = []
-    monkeypatch.setattr(_trainer, "give_back", lambda _, *, saving: given.append(saving))
-    made = trained_in(root, tmp_path, f"train.gradient_checkpointing={str(recomputed).lower()}")
+    for module in (_fast, _trainer):
+        monkeypatch.setattr(module, "give_back", lambda _, *, saving: given.append(saving))
+    recompute = f"train.gradient_checkpointing={str(recomputed).lower()}"
+    made = trained_in(root, tmp_path, recompute, f"accel={accel}")
     assert sum(given) >= 2 * made.facts["steps"] if recomputed else not any(given)
 
 

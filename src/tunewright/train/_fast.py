@@ -56,9 +56,11 @@ class Fast:
             between=lambda: give_back(device, saving=saving),
         )
 
-    def measure(self, inputs: Batch, *, most_rows: int) -> Totals:
+    def measure(self, inputs: Batch, *, most_rows: int, saving: bool) -> Totals:
         """Return the sums of a batch, without gradients."""
-        return self._steps.measure(rows_of(inputs), most_rows=most_rows)
+        found = self._steps.measure(rows_of(inputs), most_rows=most_rows)
+        give_back(self._model.device, saving=saving)
+        return found
 
     def rows_at_once(self, rows: int) -> int:
         """Return the rows of a pass of the plain path, for a batch of so many."""

@@ -280,7 +280,8 @@ class Trainer(SFTTrainer):
             entries = kept(self._metrics["eval"])
             try:
                 if self._fast is not None and self._fast.holds(inputs, self.course):
-                    found = self._fast.measure(inputs, most_rows=rows)
+                    saving = bool(self.args.gradient_checkpointing)
+                    found = self._fast.measure(inputs, most_rows=rows, saving=saving)
                     self._count(found)
                     return found.loss
                 parts = list(parts_of(inputs, rows))
