@@ -61,9 +61,10 @@ def check(model: PeftModel, steps: Steps, rows: Sequence[Row], *, rows_a_pass: i
     model.eval()
     try:
         fast, gradient, _ = _measured(trained, accelerated)
-        plain, reference, seconds = _measured(
-            trained, lambda: _plain(model, chosen, labels, rows_a_pass)
-        )
+        with steps.plain():
+            plain, reference, seconds = _measured(
+                trained, lambda: _plain(model, chosen, labels, rows_a_pass)
+            )
         # Once more for the time alone: the first run of all also warms up what both use.
         *_, fast_seconds = _measured(trained, accelerated)
     finally:

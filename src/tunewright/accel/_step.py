@@ -1,6 +1,7 @@
 """Runs the rows of an optimizer step: packed or padded, the head where there are labels."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from transformers import PreTrainedModel
 
 from tunewright.accel import _attention
 from tunewright.accel._head import Sums, head_loss, sums_of
+from tunewright.accel._lora import FusedLora
 from tunewright.accel.layout import IGNORED, Piece, Row, buckets, executed, passes
 from tunewright.accel.techniques import Ways
 
@@ -54,9 +56,27 @@ class Steps:
         if head is None:
             raise TypeError("the model has no output head")
         self._model, self._head_module, self._ways = inner, head, ways
+        self._fused = FusedLora(model) if ways.fused_lora else None
         if ways.packing:
             _attention.register()
             inner.set_attn_implementation(_attention.NAME)
+
+    @contextmanager
+    def plain(self) -> Generator[None]:
+        """Let the model itself be what it was, to be compared with."""
+        self._set(fused=False)
+        try:
+            yield
+        finally:
+            self._set(fused=True)
+
+    def leave(self) -> None:
+        """Let the model itself be what it was, for good."""
+        self._set(fused=False)
+
+    def _set(self, *, fused: bool) -> None:
+        if self._fused is not None:
+            self._fused.on = fused
 
     def train(
         self,
@@ -87,7 +107,7 @@ class Steps:
     def _run(
         self, rows: Sequence[Row], most_rows: int | None, each: Callable[[Sums], None]
     ) -> Totals:
-        found: list[tuple[float, float, int, int]] = []
+        found: list[tuple[float, float, int, int]] = [(0.0, 0.0, 0, 0)]
         ran = 0
         for sums, positions in self._passes(rows, most_rows):
             each(sums)

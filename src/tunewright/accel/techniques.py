@@ -9,7 +9,7 @@ from tunewright.accel.layout import IGNORED, Row, buckets, executed, passes
 
 Wanted = Mapping[str, bool | Literal["auto"]]
 """Of each technique whether it is asked for; auto: where it gains."""
-TECHNIQUES = ("label_only_head", "packing", "length_bucketing", "shared_prefix")
+TECHNIQUES = ("label_only_head", "packing", "length_bucketing", "shared_prefix", "fused_lora")
 TOKENS = "tokens_a_pass"
 WORTHWHILE = 1.02
 """A gain below it is not worth another way of running the same rows."""
@@ -24,6 +24,7 @@ class Ways:
         packing: Rows lie end to end without padding, and none sees another.
         length_bucketing: Rows of like length are padded together; where they are not packed.
         shared_prefix: Equal beginnings of rows run once a pass.
+        fused_lora: A linear and its adapter are one operation.
         tokens_a_pass: Positions of a pass at most.
         rows_a_pass: Rows of a padded pass, without bucketing.
     """
@@ -32,13 +33,15 @@ class Ways:
     packing: bool
     length_bucketing: bool
     shared_prefix: bool
+    fused_lora: bool
     tokens_a_pass: int
     rows_a_pass: int
 
     @property
     def plain(self) -> bool:
         """Whether nothing of it is used."""
-        return not (self.label_only_head or self.packing or self.length_bucketing)
+        ways = (self.label_only_head, self.packing, self.length_bucketing, self.fused_lora)
+        return not any(ways)
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,11 @@ def techniques(
         used[name] = reason is None
         if reason is None:
             positions, heads, last = ran(), after_heads, last / gain
-            reason = f"{gain:.2f} times as fast: {why}"
+            reason = f"it makes a step {gain:.2f} times as fast: {why}"
         found.append(Choice(name, "on" if used[name] else "off", reason))
+    against = _against("fused_lora", wanted, obstacles)
+    reason = against or "it is one operation in place of five"
+    found.append(Choice("fused_lora", "off" if against else "on", reason))
     return found, plain / last
 
 

@@ -26,6 +26,7 @@ from tunewright.models.lengths import Fitted, excess
 from tunewright.models.tokens import runs_of
 from tunewright.train._choices import choose
 from tunewright.train._rows import as_token_rows, fitted_rows, read_side
+from tunewright.train._speed import rows_in_memory
 from tunewright.train._trial import Trial, run_trial
 from tunewright.train.fit import largest_batch
 from tunewright.train.memory import (
@@ -283,10 +284,12 @@ def _sizes(
     rows: Mapping[str, Rows],
 ) -> dict[str, Any]:
     options = config.train
-    micro = int(choices["per_device_train_batch_size"].value)
     longest, free = max(_lengths(rows["train"])), memory_free(method.device)
     checkpointing = choices["gradient_checkpointing"].value == "true"
-    memory = training_memory(shape, method, rows=micro, length=longest, checkpointing=checkpointing)
+    rows_a_pass = rows_in_memory(choices, longest)
+    memory = training_memory(
+        shape, method, rows=rows_a_pass, length=longest, checkpointing=checkpointing
+    )
     largest = None
     if free is not None:
         step = options.per_device_train_batch_size * options.gradient_accumulation_steps

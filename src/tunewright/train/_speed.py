@@ -56,11 +56,8 @@ def speed_choices(
             most=max(micro, MOST_TOKENS // longest),
         )
         at_once = max(micro, most)
-    tokens = Choice(
-        accel.TOKENS,
-        str(at_once * longest),
-        f"as many as {at_once} of the longest row{'s' * (at_once != 1)}, which fit in memory",
-    )
+    fitting = f"{at_once} of the longest rows fit" if at_once > 1 else "the longest row fits"
+    tokens = Choice(accel.TOKENS, str(at_once * longest), f"{fitting} in memory")
     lengths = [len(row.tokens) for row in rows]
     order = epoch_order(lengths, rows_a_step=a_step, strategy=strategy, seed=config.seed, epoch=0)
     kept = [rows[at] for at in order[: SAMPLE * a_step] if at < len(rows)]
@@ -91,6 +88,10 @@ def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dic
     found: dict[str, str] = {}
     if config.train.lora.lora_dropout:
         found["shared_prefix"] = "with dropout every row draws its own"
+    if method.load_in_4bit or method.dora:
+        found["fused_lora"] = "it is for plain LoRA over weights that are not in 4 bits"
+    elif method.dtype != "float32":
+        found["fused_lora"] = f"the adapter is float32 and the base {method.dtype}"
     if method.attention != "sdpa":
         found["packing"] = f"attention is {method.attention}, and packing goes with sdpa"
     if shape.window is not None and longest > shape.window:
@@ -110,3 +111,9 @@ def ways_of(choices: Mapping[str, Choice]) -> accel.Ways:
     on = {name: choices[name].value == "on" for name in accel.TECHNIQUES}
     rows = int(choices["per_device_train_batch_size"].value)
     return accel.Ways(**on, tokens_a_pass=int(choices[accel.TOKENS].value), rows_a_pass=rows)
+
+
+def rows_in_memory(choices: Mapping[str, Choice], longest: int) -> int:
+    """Return how many of the longest rows a pass may hold: what memory is predicted for."""
+    ways = ways_of(choices)
+    return ways.rows_a_pass if ways.plain else max(1, ways.tokens_a_pass // longest)

@@ -241,6 +241,7 @@ def _finish(
         **metrics.speed,
         "accel": {
             "predicted_gain": float(prepared.choices["predicted_gain"].value),
+            "measured_gain": trainer.measured_gain,
             "checked": trainer.course.checked,
         },
         "first_eval_loss": evaluations[0][1],

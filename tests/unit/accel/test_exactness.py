@@ -12,7 +12,7 @@ import torch
 from fast_models import KINDS, make_model, make_rows
 from torch.nn.functional import cross_entropy
 
-from tunewright.accel import _attention, _head, _step
+from tunewright.accel import _attention, _head, _lora, _step
 from tunewright.accel import layout as layouts
 from tunewright.accel._check import check
 from tunewright.accel._step import Steps
@@ -25,6 +25,7 @@ OFF = Ways(
     packing=False,
     length_bucketing=False,
     shared_prefix=False,
+    fused_lora=False,
     tokens_a_pass=10_000,
     rows_a_pass=3,
 )
@@ -33,11 +34,13 @@ ALONE = {
     "packing": {"packing": True},
     "length_bucketing": {"length_bucketing": True},
     "shared_prefix": {"packing": True, "shared_prefix": True},
-    "all": {"label_only_head": True, "packing": True, "shared_prefix": True},
+    "fused_lora": {"fused_lora": True},
+    "all": {"label_only_head": True, "packing": True, "shared_prefix": True, "fused_lora": True},
     "all, in several passes": {
         "label_only_head": True,
         "packing": True,
         "shared_prefix": True,
+        "fused_lora": True,
         "tokens_a_pass": 120,
     },
     "bucketed in several passes": {
@@ -180,6 +183,12 @@ def test_the_sums_are_those_of_all_logits(model, rows):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("changes", ALONE.values(), ids=ALONE)
+def test_no_rows_are_no_loss(changes):
+    found = Steps(make_model("qwen3"), dataclasses.replace(OFF, **changes)).train([], 1)
+    assert (found.loss, found.labels, found.tokens, found.executed) == (0, 0, 0, 0)
+
+
 def misses_a_label(patch):
     real = _head.head_loss
     patch(_step, "head_loss", lambda h, x, t: real(h, x[1:], t[1:]))
@@ -227,6 +236,15 @@ def padding_shifts_labels(patch):
     patch(_step, "padded", shifted)
 
 
+def the_adapter_is_scaled_twice(patch):
+    real = _lora._Adapted.backward
+    patch(
+        _lora._Adapted,
+        "backward",
+        staticmethod(lambda ctx, grad: (*real(ctx, grad)[:5], real(ctx, grad)[5] * 2, None)),
+    )
+
+
 def passes_weigh_alike(patch):
     patch(_step, "_backward", lambda sums, *_: (sums.loss / sums.tokens).backward())
 
@@ -238,6 +256,7 @@ PLANTED = [
     (positions_begin_at_0, "shared_prefix"),
     (shared_part_not_looked_at, "shared_prefix"),
     (padding_shifts_labels, "length_bucketing"),
+    (the_adapter_is_scaled_twice, "fused_lora"),
     (passes_weigh_alike, "all, in several passes"),
 ]
 
@@ -256,6 +275,7 @@ def test_the_self_check_notices_it_as_well(monkeypatch, rows, error, name):
     before = torch.random.get_rng_state()
     assert check(model, Steps(model, ways), rows, rows_a_pass=2).passed
     error(monkeypatch.setattr)
+    model = make_model("qwen3")
     assert not check(model, Steps(model, ways), rows, rows_a_pass=2).passed
     assert torch.equal(before, torch.random.get_rng_state())
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -41,9 +41,12 @@ def test_all_of_them_and_what_they_should_gain():
         "packing": "on",
         "length_bucketing": "off",
         "shared_prefix": "on",
+        "fused_lora": "on",
     }
     assert gain == pytest.approx(work.padded * 20 / (work.shared * 10 + work.labels * 10))
-    assert found["packing"].reason.startswith("1.24 times as fast: 23% of the positions")
+    assert found["packing"].reason.startswith(
+        "it makes a step 1.24 times as fast: 23% of the positions"
+    )
 
 
 def test_no_common_beginning_is_no_reason_to_share():

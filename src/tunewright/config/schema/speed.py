@@ -30,6 +30,10 @@ class AccelSection(Section):
         description="Tokens that several rows of a step begin with run once; `auto`: where that saves 2 % and "
         "more. Not with dropout.",
     )
+    fused_lora: Technique = Field(
+        default="auto",
+        description="A linear and its adapter as one operation, forward and backward, in float32.",
+    )
     self_check: bool = Field(
         default=True,
         description="Before the first step, compare loss and gradient of some rows with the plain path, which "
