@@ -226,7 +226,7 @@ def test_a_gguf_file_is_looked_at_elsewhere_before_it_is_read(tmp_path, monkeypa
 
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF" + b"\xff" * 60)
-    monkeypatch.setattr(_llama_cpp, "header", lambda path: pytest.fail("it was read here"))
+    monkeypatch.setattr(_llama_cpp, "read_layout", lambda path: pytest.fail("it was read here"))
     with (
         pytest.raises(TunewrightError, match="E_GGUF_INVALID"),
         _llama_cpp.loaded(file, None, 64),

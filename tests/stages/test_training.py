@@ -127,7 +127,7 @@ def test_the_best_checkpoint_is_kept_and_training_stops_early(root, tmp_path):
         root,
         tmp_path / "run",
         "train.max_steps=60",
-        "train.learning_rate=0.3",
+        "train.learning_rate=3",
         "train.eval_steps=1",
         "train.early_stopping_patience=3",
         "train.save_total_limit=1",
