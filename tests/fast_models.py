@@ -10,7 +10,9 @@ KINDS = ("qwen3", "llama", "mistral")
 WORDS = 300
 
 
-def make_model(kind: str, *, tied: bool = True, dtype: torch.dtype = torch.float32):
+def make_model(
+    kind: str, *, tied: bool = True, dtype: torch.dtype = torch.float32, dropout: float = 0.0
+):
     """Return a random model with an adapter on every linear."""
     torch.manual_seed(0)
     shape = AutoConfig.for_model(
@@ -28,7 +30,7 @@ def make_model(kind: str, *, tied: bool = True, dtype: torch.dtype = torch.float
         pad_token_id=0,
     )
     base = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation="sdpa")
-    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear"))
+    model = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", lora_dropout=dropout))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()

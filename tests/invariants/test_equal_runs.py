@@ -107,6 +107,7 @@ ACCELERATED = {
     "llama": ALL,
     "mistral": ALL,
     "qwen3, 1x8, recomputed": (*ALL, *ONE_BY_ONE, "train.gradient_checkpointing=true"),
+    "qwen3, recomputed in part": (*ALL, "train.gradient_checkpointing=selective"),
     "qwen3, bucketed": used("label_only_head", "length_bucketing"),
 }
 

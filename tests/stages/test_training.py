@@ -57,6 +57,7 @@ METHODS = {
     "8-bit AdamW": ("train.optim=adamw_bnb_8bit",),
     "bfloat16": ("train.dtype=bfloat16",),
     "recomputed": ("train.gradient_checkpointing=true",),
+    "recomputed in part": ("train.gradient_checkpointing=selective", "accel.packing=false"),
 }
 
 

@@ -97,6 +97,7 @@ class Rules:
         watchdog: Stops a run that has gone wrong.
         save: Keeps a snapshot.
         said: Told of an event: its kind, and a text.
+        saving: Memory is short, so what is freed is given back at once.
     """
 
     order: Order
@@ -104,3 +105,4 @@ class Rules:
     watchdog: Watchdog
     save: Callable[[Snapshot], None]
     said: Callable[[str, str], None]
+    saving: bool

@@ -20,6 +20,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from tunewright import accel
 from tunewright.accel import Choice
+from tunewright.accel._recompute import recompute
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.machine import is_sharded, library_versions, process_count
@@ -34,7 +35,7 @@ from tunewright.train._monitor import Metrics, Samples, held_out
 from tunewright.train._plan import eval_interval, refuse, require_rows, total_steps
 from tunewright.train._processes import of_first
 from tunewright.train._rows import read_side, token_rows
-from tunewright.train._speed import ways_of
+from tunewright.train._speed import checkpointing_of, ways_of
 from tunewright.train._trackers import tracking
 from tunewright.train._trainer import Trainer
 from tunewright.train.divergence import Watchdog
@@ -203,7 +204,6 @@ def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
     if warmup is None:
         # Rounded up it would take away a step of a run that has few.
         warmup = options.warmup_ratio if options.warmup_ratio * steps >= 1 else 0
-    checkpointing = prepared.choices["gradient_checkpointing"].value == "true"
     # The accelerated path takes all rows of a step at once, and lays them out itself.
     at_once = 1 if ways_of(prepared.choices).plain else prepared.accumulation
     given = SFTConfig(
@@ -224,7 +224,7 @@ def arguments(config: Config, prepared: Prepared, folder: Path) -> SFTConfig:
         adam_epsilon=options.adam_epsilon,
         max_grad_norm=options.max_grad_norm,
         optim=prepared.choices["optim"].value,
-        gradient_checkpointing=checkpointing,
+        gradient_checkpointing=checkpointing_of(prepared.choices) is True,
         dataloader_num_workers=options.dataloader_num_workers,
         eval_strategy="no",
         save_strategy="no",
@@ -263,8 +263,11 @@ def make_trainer(
         watchdog=prepared.watchdog,
         save=save,
         said=said,
+        saving=bool(checkpointing_of(prepared.choices)),
     )
     samples = Samples(metrics, prepared.prompts, prepared.tokenizer, max_length=prepared.max_length)
+    if checkpointing_of(prepared.choices) == "selective":
+        recompute(model, selective=True)
     ways = ways_of(prepared.choices)
     fast = None if ways.plain else Fast(model, ways, self_check=self_check, said=said)
     with keeping_float32(model):

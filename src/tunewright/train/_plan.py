@@ -26,7 +26,7 @@ from tunewright.models.lengths import Fitted, excess
 from tunewright.models.tokens import runs_of
 from tunewright.train._choices import choose
 from tunewright.train._rows import as_token_rows, fitted_rows, read_side
-from tunewright.train._speed import rows_in_memory
+from tunewright.train._speed import checkpointing_of, rows_in_memory
 from tunewright.train._trial import Trial, run_trial
 from tunewright.train.fit import largest_batch
 from tunewright.train.memory import (
@@ -285,7 +285,7 @@ def _sizes(
 ) -> dict[str, Any]:
     options = config.train
     longest, free = max(_lengths(rows["train"])), memory_free(method.device)
-    checkpointing = choices["gradient_checkpointing"].value == "true"
+    checkpointing = checkpointing_of(choices)
     rows_a_pass = rows_in_memory(choices, longest)
     memory = training_memory(
         shape, method, rows=rows_a_pass, length=longest, checkpointing=checkpointing
@@ -323,7 +323,7 @@ def _time(
 ) -> dict[str, Any]:
     speed = accel.measure_speeds(method.device).of(method.dtype)
     work = work_of(rows, options, micro=int(choices["per_device_train_batch_size"].value))
-    checkpointing = choices["gradient_checkpointing"].value == "true"
+    checkpointing = checkpointing_of(choices)
     estimate = seconds(shape, method, work, checkpointing=checkpointing, gigaflops=speed)
     facts: dict[str, Any] = {
         "seconds": round(estimate / float(choices["predicted_gain"].value), 1),

@@ -7,7 +7,7 @@ from tunewright import accel
 from tunewright.accel import Choice
 from tunewright.accel.layout import Row
 from tunewright.accel.order import epoch_order
-from tunewright.config.schema import Config
+from tunewright.config.schema import Config, Recomputed
 from tunewright.machine import is_sharded, process_count
 from tunewright.models.families import Shape
 from tunewright.train.fit import Fit, largest_batch
@@ -62,11 +62,11 @@ def speed_choices(
     order = epoch_order(lengths, rows_a_step=a_step, strategy=strategy, seed=config.seed, epoch=0)
     kept = [rows[at] for at in order[: SAMPLE * a_step] if at < len(rows)]
     steps = [kept[at : at + a_step] for at in range(0, len(kept), a_step)]
-    again = shape.linear_parameters() * (2 if fit.gradient_checkpointing else 0)
+    again = shape.linear_parameters() * (2 if fit.gradient_checkpointing is True else 0)
     found, gain = accel.techniques(
         config.accel.model_dump(include=set(accel.TECHNIQUES)),
         accel.work_of(steps, rows_a_pass=micro, tokens_a_pass=at_once * longest),
-        obstacles(config, shape, method, longest),
+        obstacles(config, shape, method, longest, fit.gradient_checkpointing),
         layers=4 * shape.linear_parameters() + again,
         head=4 * shape.vocabulary * shape.hidden,
     )
@@ -76,7 +76,9 @@ def speed_choices(
     return [*found, tokens, predicted]
 
 
-def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dict[str, str]:
+def obstacles(
+    config: Config, shape: Shape, method: Method, longest: int, checkpointing: Recomputed
+) -> dict[str, str]:
     """Return why techniques cannot be used, by their names.
 
     Args:
@@ -84,12 +86,15 @@ def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dic
         shape: The base.
         method: The way of training.
         longest: Tokens of the longest row.
+        checkpointing: Which activations are recomputed.
     """
     found: dict[str, str] = {}
     if config.train.lora.lora_dropout:
         found["shared_prefix"] = "with dropout every row draws its own"
     if method.load_in_4bit or method.dora:
         found["fused_lora"] = "it is for plain LoRA over weights that are not in 4 bits"
+    elif checkpointing == "selective":
+        found["fused_lora"] = "what is recomputed is told apart operation by operation"
     elif method.dtype != "float32":
         found["fused_lora"] = f"the adapter is float32 and the base {method.dtype}"
     if method.attention != "sdpa":
@@ -104,6 +109,12 @@ def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dic
 def asked(config: Config) -> dict[str, Any]:
     """Return what is asked for, as a JSON value."""
     return config.accel.model_dump(mode="json", include=set(accel.TECHNIQUES))
+
+
+def checkpointing_of(choices: Mapping[str, Choice]) -> Recomputed:
+    """Return which activations are recomputed."""
+    value = choices["gradient_checkpointing"].value
+    return "selective" if value == "selective" else value == "true"
 
 
 def ways_of(choices: Mapping[str, Choice]) -> accel.Ways:

@@ -156,7 +156,7 @@ class Trainer(SFTTrainer):
         total = torch.zeros((), device=self.args.device)
         for part in parts_of(inputs, rows):
             total += super().training_step(model, part, items)
-            give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
+            give_back(self.args.device, saving=self.rules.saving)
         return total
 
     def _accelerated(
@@ -164,8 +164,7 @@ class Trainer(SFTTrainer):
     ) -> torch.Tensor:
         if not model.training:
             model.train()
-        saving = bool(self.args.gradient_checkpointing)
-        totals = fast.train(inputs, items, most_rows=rows, saving=saving)
+        totals = fast.train(inputs, items, most_rows=rows, saving=self.rules.saving)
         self._total_train_tokens += totals.tokens
         self.course.executed += totals.executed
         self.course.labels += totals.labels
@@ -188,7 +187,7 @@ class Trainer(SFTTrainer):
         every = cast("torch.Tensor", self.accelerator.gather_for_metrics(tokens))
         self._entries.setdefault(TOKENS, []).append(int(every.sum()))
         # Before the backward pass, which begins with the largest blocks.
-        give_back(self.args.device, saving=bool(self.args.gradient_checkpointing))
+        give_back(self.args.device, saving=self.rules.saving)
         return loss
 
     def _halved(self, rows: int, where: str) -> int:
@@ -280,8 +279,7 @@ class Trainer(SFTTrainer):
             entries = kept(self._metrics["eval"])
             try:
                 if self._fast is not None and self._fast.holds(inputs, self.course):
-                    saving = bool(self.args.gradient_checkpointing)
-                    found = self._fast.measure(inputs, most_rows=rows, saving=saving)
+                    found = self._fast.measure(inputs, most_rows=rows, saving=self.rules.saving)
                     self._count(found)
                     return found.loss
                 parts = list(parts_of(inputs, rows))

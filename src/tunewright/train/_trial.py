@@ -21,13 +21,14 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from tunewright.accel import Choice, Ways
+from tunewright.accel._recompute import recompute
 from tunewright.accel._step import Steps
 from tunewright.accel.layout import Row
 from tunewright.config.schema import Config
 from tunewright.models._load import resolve_model
 from tunewright.train._adapter import build
 from tunewright.train._heap import give_back
-from tunewright.train._speed import ways_of
+from tunewright.train._speed import checkpointing_of, ways_of
 
 EVERY_S = 0.01
 """Seconds between looks at the resident memory."""
@@ -82,17 +83,16 @@ def run_trial(
         ways = ways_of(choices)
         if ways.plain:
             add_fused_lm_head(inner, outputs=("log_probs", "entropy", "is_top1"))
-        checkpointing = choices["gradient_checkpointing"].value == "true"
+        checkpointing = checkpointing_of(choices)
         if checkpointing:
-            model.enable_input_require_grads()
-            model.gradient_checkpointing_enable()
+            recompute(model, selective=checkpointing == "selective")
         batch = _batch(longest, tokenizer, device)
         optimizer = _optimizer(model, choices["optim"].value, config)
         run = _plain(model, batch) if ways.plain else _accelerated(model, ways, longest)
-        seconds = [_timed(run, device, saving=checkpointing) for _ in range(2)][-1]
+        seconds = [_timed(run, device, saving=bool(checkpointing)) for _ in range(2)][-1]
         optimizer.step()
         optimizer.zero_grad()
-        _timed(run, device, saving=checkpointing)
+        _timed(run, device, saving=bool(checkpointing))
     tokens = batch["input_ids"].numel() if ways.plain else int(batch["attention_mask"].sum())
     return Trial(seconds, tokens, peak[0])
 

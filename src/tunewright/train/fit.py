@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from tunewright.accel.choices import Choice
-from tunewright.config.schema import TrainSection
+from tunewright.config.schema import Recomputed, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.models.families import Shape
 from tunewright.train.memory import Memory, Method, method_of, training_memory
@@ -19,13 +19,13 @@ class Fit:
     Attributes:
         per_device_train_batch_size: Rows a forward pass.
         gradient_accumulation_steps: Forward passes an optimizer step.
-        gradient_checkpointing: Activations are recomputed.
+        gradient_checkpointing: Activations are recomputed; `selective`: those that are cheap.
         memory: What that takes at its peak.
     """
 
     per_device_train_batch_size: int
     gradient_accumulation_steps: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: Recomputed
     memory: Memory
 
 
@@ -60,8 +60,8 @@ def fitted(
 ) -> tuple[Fit, list[Choice]]:
     """Return the largest micro-batch up to the one asked for that fits, and the reasons.
 
-    A smaller micro-batch costs little and recomputation about four tenths of the time, so with
-    `gradient_checkpointing: auto` the micro-batch goes down first.
+    A smaller micro-batch costs little, recomputation of what is cheap some percent and that of everything about four
+    tenths of the time, so with `gradient_checkpointing: auto` the micro-batch goes down first.
 
     Args:
         options: What is asked for.
@@ -87,7 +87,9 @@ def fitted(
     )
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
     wanted = options.gradient_checkpointing
-    ways = (False, True) if wanted == "auto" else (wanted,)
+    ways: tuple[Recomputed, ...] = (wanted,) if wanted != "auto" else (False, "selective", True)
+    if wanted == "auto" and not selects(options, shards):
+        ways = False, True
     tried = [(way, rows) for way in ways for rows in halvings(asked)]
     for way, rows in tried:
         memory = _memory(shape, method, longest, (way, rows))
@@ -96,6 +98,11 @@ def fitted(
             return fit, _choices(options, fit, memory_free)
     least = _memory(shape, method, longest, tried[-1])
     raise TunewrightError([_too_large(least, memory_free or 0, device, options)])
+
+
+def selects(options: TrainSection, shards: int) -> bool:
+    """Return whether what is cheap can be recomputed by itself: not of weights that come and go meanwhile."""
+    return shards == 1 and options.deepspeed is None
 
 
 def usable(memory_free: int) -> int:
@@ -110,7 +117,7 @@ def largest_batch(
     step: int,
     longest: int,
     memory_free: int,
-    checkpointing: bool,
+    checkpointing: Recomputed,
     most: int | None = None,
 ) -> int:
     """Return the most rows, up to `most`, that fit at once and divide a step's; 0 if not one does."""
@@ -123,7 +130,7 @@ def largest_batch(
     return next(fits, 0)
 
 
-def _memory(shape: Shape, method: Method, longest: int, tried: tuple[bool, int]) -> Memory:
+def _memory(shape: Shape, method: Method, longest: int, tried: tuple[Recomputed, int]) -> Memory:
     checkpointing, rows = tried
     return training_memory(shape, method, rows=rows, length=longest, checkpointing=checkpointing)
 
@@ -142,6 +149,8 @@ def _choices(options: TrainSection, fit: Fit, memory_free: int | None) -> list[C
         passed = f"an optimizer step keeps its {step} rows"
     if options.gradient_checkpointing != "auto":
         reason = "asked for in train.gradient_checkpointing"
+    elif fit.gradient_checkpointing == "selective":
+        reason = f"not even one row fits without: {room} when what is cheap is recomputed"
     elif fit.gradient_checkpointing:
         reason = f"not even one row fits without: {room} with it"
     else:

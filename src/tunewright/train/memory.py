@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunewright.config.schema import LoraSection, TrainSection
+from tunewright.config.schema import LoraSection, Recomputed, TrainSection
 from tunewright.models.families import EMBEDDING, HEAD, LINEARS, Shape
 from tunewright.train.methods import optimizer
 
@@ -144,7 +144,7 @@ def method_of(
 
 
 def training_memory(
-    shape: Shape, method: Method, *, rows: int, length: int, checkpointing: bool
+    shape: Shape, method: Method, *, rows: int, length: int, checkpointing: Recomputed
 ) -> Memory:
     """Return the peak of a step over `rows` rows of `length` tokens, padding included.
 
@@ -159,8 +159,9 @@ def training_memory(
     ends += 2 * length * shape.head * method.width + _mask(method, rows=rows, length=length)
     head = head_memory(shape, method, tokens=rows * (length - 1))
     if checkpointing:
-        kept = ends + shape.layers * tokens * method.width * shape.hidden
-        working += layer
+        own = dear_outputs(shape, method, tokens=tokens) if checkpointing == "selective" else 0
+        kept = ends + shape.layers * (tokens * method.width * shape.hidden + own)
+        working += max(0, layer - own)
     else:
         kept = ends + shape.layers * layer - int(tokens * _spared(shape, method))
     trained = FLOAT * trainable_parameters(shape, method) // method.shards
@@ -198,12 +199,12 @@ def _held(shape: Shape, method: Method) -> int:
 
 
 def _held_back(
-    shape: Shape, method: Method, *, tokens: int, head: int, layer: int, checkpointing: bool
+    shape: Shape, method: Method, *, tokens: int, head: int, layer: int, checkpointing: Recomputed
 ) -> int:
     """Return the bytes of freed memory that the C library's heap has at the peak, on a CPU."""
     if method.device != "cpu":
         return 0
-    of_layers, of_head = HELD_BACK[checkpointing]
+    of_layers, of_head = HELD_BACK[bool(checkpointing)]
     in_heap = FLOAT * _tile(shape, tokens) < HEAP_BLOCK
     held = of_layers * shape.layers * layer + of_head * (head if in_heap else 0)
     return int(held if method.width == FLOAT else HELD_BACK_16_BITS * held)
@@ -304,6 +305,19 @@ def layer_activations(shape: Shape, method: Method, *, rows: int, length: int) -
     gated = 3 * width * shape.intermediate
     attention = _attention_kept(shape, method, rows=rows, length=length)
     return int(tokens * (norms + gated + _adapters_kept(shape, method)) + attention)
+
+
+def dear_outputs(shape: Shape, method: Method, *, tokens: int) -> int:
+    """Return the bytes that one layer keeps where only the rest is recomputed: see `accel._recompute`.
+
+    They are the outputs of its linears, of the adapters' way down, and of attention.
+    """
+    width, sizes = method.width, shape.linear_sizes()
+    each: float = sum(width * outputs for _, outputs in sizes.values())
+    each += sum(FLOAT * method.r * _share(shape, method, name) for name in sizes)
+    if method.attention == "sdpa":
+        each += width * shape.query + FLOAT * shape.query // shape.head
+    return int(tokens * each)
 
 
 def _attention_kept(shape: Shape, method: Method, *, rows: int, length: int) -> float:

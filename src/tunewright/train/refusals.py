@@ -143,7 +143,16 @@ def _deepspeed(options: TrainSection) -> list[Problem]:
     except ValueError as error:
         message = f"The DeepSpeed config is not JSON: {error}."
         found.append(_wrong("deepspeed", message, f"Correct {file}."))
-    return found
+    return found + _selective(options, "under DeepSpeed")
+
+
+def _selective(options: TrainSection, where: str) -> list[Problem]:
+    if options.gradient_checkpointing != "selective":
+        return []
+    message = (
+        f"What is cheap cannot be recomputed by itself {where}: weights come and go meanwhile."
+    )
+    return [_wrong("gradient_checkpointing", message, "--set train.gradient_checkpointing=true")]
 
 
 def sharding_problems(
@@ -173,6 +182,7 @@ def sharding_problems(
         message = "Single rows of the embedding cannot be trained under FSDP."
         fix = "Launch without --use_fsdp."
         found.append(Problem("E_CONFIG_VALUE", message, "model.extra_special_tokens", fix))
+    found += _selective(config.train, "under FSDP")
     return found + _unshared(config.train, shape, device)
 
 

@@ -8,6 +8,7 @@ weight has no gradient of its own, an adapter's does (6 N of it in all); recompu
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tunewright.config.schema import Recomputed
 from tunewright.models.families import Shape
 from tunewright.train.memory import TILE_COPIES, Method, layer_activations, trainable_parameters
 
@@ -68,7 +69,7 @@ def limit_of(shape: Shape, gigaflops: float) -> Limit:
     return Limit(4 * shape.linear_parameters(), head, gigaflops)
 
 
-def operations(shape: Shape, method: Method, work: Work, *, checkpointing: bool) -> float:
+def operations(shape: Shape, method: Method, work: Work, *, checkpointing: Recomputed) -> float:
     """Return the floating point operations of a training with its evaluations."""
     linears, head = shape.linear_parameters(), shape.vocabulary * shape.hidden
     attention = 4 * work.length * shape.query * shape.layers
@@ -76,7 +77,7 @@ def operations(shape: Shape, method: Method, work: Work, *, checkpointing: bool)
     adapter = trainable_parameters(shape, method)
     # The head is computed once forward, and twice backward, since its logits are not kept.
     each = forward + 2 * linears + 2.5 * attention + 6 * head + 6 * adapter
-    each += forward if checkpointing else 0
+    each += forward if checkpointing is True else 0
     return work.tokens * each + work.eval_tokens * (forward + 2 * head + 2 * adapter)
 
 
@@ -85,7 +86,7 @@ def seconds(
     method: Method,
     work: Work,
     *,
-    checkpointing: bool,
+    checkpointing: Recomputed,
     gigaflops: float,
 ) -> float:
     """Return the estimate of how long a training with its evaluations takes.

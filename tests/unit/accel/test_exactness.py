@@ -11,8 +11,9 @@ import pytest
 import torch
 from fast_models import KINDS, make_model, make_rows
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from tunewright.accel import _attention, _head, _lora, _step
+from tunewright.accel import _attention, _head, _lora, _recompute, _step
 from tunewright.accel import layout as layouts
 from tunewright.accel._check import check
 from tunewright.accel._step import Steps
@@ -115,17 +116,76 @@ def test_a_head_that_is_trained(rows):
     assert exact(model, rows, dataclasses.replace(OFF, **ALONE["all"]))
 
 
-@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
-def test_with_recomputed_activations(rows):
-    model = make_model("qwen3")
+@pytest.mark.parametrize("selective", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_recomputed_activations(rows, monkeypatch, kind, selective):
+    # Tiny linears are narrow.
+    monkeypatch.setattr(_recompute, "LEAST_INNER", 8)
+    model = make_model(kind)
     wanted, reference = plain(model, rows)
-    model.enable_input_require_grads()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    steps = Steps(model, dataclasses.replace(OFF, **ALONE["all"]))
+    _recompute.recompute(model, selective=selective)
+    ways = dataclasses.replace(OFF, **ALONE["all"] | {"fused_lora": not selective})
+    steps = Steps(model, ways)
     labels = labels_of(rows)
     assert steps.train(rows, labels).loss / labels == pytest.approx(wanted, rel=LOSS)
     gradient = gradient_of(model)
     assert float((gradient - reference).norm() / reference.norm()) <= GRADIENT
+
+
+@pytest.mark.parametrize("selective", [True, False])
+@pytest.mark.parametrize("planted", [False, True])
+def test_what_is_recomputed_draws_the_same_dropout(rows, monkeypatch, selective, planted):
+    monkeypatch.setattr(_recompute, "LEAST_INNER", 8)
+    if planted:
+        monkeypatch.setattr(torch.utils.checkpoint, "set_device_states", lambda *_, **__: None)
+        monkeypatch.setattr(torch, "set_rng_state", lambda _: None)
+    found = []
+    for recomputed in (False, True):
+        model = make_model("llama", dropout=0.3)
+        if recomputed:
+            _recompute.recompute(model, selective=selective)
+        torch.manual_seed(1)
+        Steps(model, dataclasses.replace(OFF, **ALONE["packing"])).train(rows, labels_of(rows))
+        found.append(gradient_of(model))
+    reference, gradient = found
+    exact = float((gradient - reference).norm() / reference.norm()) <= GRADIENT
+    assert exact is not planted
+
+
+def test_of_a_layer_only_what_is_cheap_is_computed_twice(rows, monkeypatch):
+    """The products of the base run once and those of the adapters' way up twice; all of them where all is recomputed."""
+    monkeypatch.setattr(_recompute, "LEAST_INNER", 8)
+    counts = {}
+    for way in ("kept", "selective", "all"):
+        model = make_model("llama")
+        model.enable_input_require_grads()
+        if way != "kept":
+            _recompute.recompute(model, selective=way == "selective")
+        with Products() as counted:
+            Steps(model, dataclasses.replace(OFF, **ALONE["packing"])).train(rows, labels_of(rows))
+        counts[way] = counted.wide, counted.narrow
+    linears = 7 * 3
+    (wide, narrow), selective, every = counts["kept"], counts["selective"], counts["all"]
+    # The last layer's way up is not needed again: what comes after it is a sum.
+    assert selective[0] == wide
+    assert narrow + linears - 3 <= selective[1] <= narrow + linears
+    assert every[0] > wide + linears
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products: those over a width, and those over the rank."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = self.narrow = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        del types
+        if func is torch.ops.aten.mm.default:
+            inner = args[0].shape[-1]
+            self.wide += inner >= 8
+            self.narrow += inner < 8
+        return func(*args, **(kwargs or {}))
 
 
 def test_in_16_bits_the_error_is_no_larger_than_that_of_the_plain_path(rows):

@@ -58,16 +58,42 @@ def test_rows_of_a_step_stay_and_what_is_chosen_fits(shape, gigabytes):
     assert fit.memory.total <= 0.9 * gigabytes * 1e9
     assert choices["per_device_train_batch_size"].value == str(rows)
     assert choices["gradient_accumulation_steps"].value == str(fit.gradient_accumulation_steps)
-    assert choices["gradient_checkpointing"].value in ("true", "false")
+    assert choices["gradient_checkpointing"].value in ("true", "selective", "false")
     assert all(choice.reason for choice in choices.values())
 
 
 def test_more_memory_never_means_a_slower_way(shape):
     found = [fit_in(size, shape, options())[0] for size in (9, 12, 16, 24, 32, 48, 80, 141, 250)]
-    ways = [(not fit.gradient_checkpointing, fit.per_device_train_batch_size) for fit in found]
+    order = [True, "selective", False]
+    ways = [
+        (order.index(fit.gradient_checkpointing), fit.per_device_train_batch_size) for fit in found
+    ]
     assert ways == sorted(ways)
-    assert ways[0][0] is False
-    assert ways[-1] == (True, 8)
+    assert {at for at, _ in ways} == {0, 1, 2}
+    assert ways[-1] == (2, 8)
+
+
+def test_nothing_is_selected_where_weights_come_and_go(shape):
+    """Under DeepSpeed and FSDP all is recomputed, or nothing."""
+    sizes = (9, 12, 16, 24, 32, 48)
+    for changes in ({"options": options(deepspeed="zero.json")}, {"shards": 2}):
+        given = {"options": options()} | changes
+        ways = {_way(shape, size, **given) for size in sizes}
+        assert ways == {True, False}
+    assert "selective" in {_way(shape, size, options=options()) for size in sizes}
+
+
+def _way(shape, size, *, options, shards=1):
+    found, _ = fitted(
+        options,
+        shape,
+        longest=2048,
+        memory_free=size * 10**9,
+        dtype="bfloat16",
+        device="cuda",
+        shards=shards,
+    )
+    return found.gradient_checkpointing
 
 
 def test_the_micro_batch_is_the_largest_that_fits(shape):
@@ -85,12 +111,12 @@ def test_the_micro_batch_is_the_largest_that_fits(shape):
     assert more.total > 0.9 * 12e9
 
 
-@pytest.mark.parametrize("asked", [True, False])
+@pytest.mark.parametrize("asked", [True, "selective", False])
 def test_checkpointing_that_was_asked_for_stays(shape, asked):
     given = options(gradient_checkpointing=asked)
     for gigabytes in (32, 250):
         fit, choices = fit_in(gigabytes, shape, given)
-        assert fit.gradient_checkpointing is asked
+        assert fit.gradient_checkpointing == asked
         assert "asked for" in choices["gradient_checkpointing"].reason
 
 

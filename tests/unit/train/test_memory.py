@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tunewright.accel._recompute import recompute
 from tunewright.models.families import HEAD, LINEARS, read_shape
 from tunewright.train.memory import (
     WORKSPACE,
@@ -253,7 +254,7 @@ def test_kept_activations_and_the_peak_are_those_of_live_tensors(
     tmp_path, monkeypatch, kind, way, rows, length
 ):
     method = Method(**({"dtype": "float32", "r": 8} | WAYS[way]))
-    for checkpointing in (False, True):
+    for checkpointing in (False, "selective", True):
         kept, peak, memory = _step(tmp_path, monkeypatch, kind, method, rows, length, checkpointing)
         # The gradients of an adapter come while activations go, so that a peak holds only some of them.
         most = memory.activations + memory.logits + memory.gradients
@@ -288,11 +289,7 @@ def _step(tmp_path, monkeypatch, kind, method, rows, length, checkpointing):
     model = get_peft_model(base, adapter).train()
     utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     if checkpointing:
-        model.enable_input_require_grads()
-        with warnings.catch_warnings():
-            # Transformers renames it from version to version.
-            warnings.simplefilter("ignore")
-            model.gradient_checkpointing_enable()
+        recompute(model, selective=checkpointing == "selective")
     ids = torch.randint(0, SMALL["vocab_size"], (rows, length))
     mask = torch.ones_like(ids)
     mask[1:, length // 2 :] = 0
@@ -320,7 +317,8 @@ def test_memory_grows_with_what_costs_memory(tmp_path):
     assert total(dtype="bfloat16") < total()
     assert total(load_in_4bit=True) < total()
     assert total() < total(rows=3) < total(rows=3, length=200)
-    assert total(checkpointing=True, rows=16) < total(rows=16)
+    selective = total(checkpointing="selective", rows=16)
+    assert total(checkpointing=True, rows=16) < selective < total(rows=16)
     assert total(attention="eager", length=500) > total(length=500)
     assert total(optimizer="sgd") < total(optimizer="adafactor") < total()
     assert total(targets=LINEARS[:2]) < total()

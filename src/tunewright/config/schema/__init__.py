@@ -25,6 +25,7 @@ from tunewright.config.schema.speed import AccelSection, switched
 from tunewright.config.schema.training import (
     LoraSection,
     ModelSection,
+    Recomputed,
     TrainSection,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "PrepareSection",
     "PublishSection",
     "QuantizationType",
+    "Recomputed",
     "Section",
     "ServeSection",
     "SourceFormat",

@@ -9,6 +9,10 @@ from tunewright.config.schema.base import Section
 INITIALISATIONS = r"^(gaussian|orthogonal|olora|eva|loftq|pissa|pissa_niter_[1-9]\d{0,2})$"
 
 
+Recomputed = bool | Literal["selective"]
+"""Which activations are recomputed in the backward pass; selective: those that are cheap."""
+
+
 class ModelSection(Section):
     """The base model."""
 
@@ -195,9 +199,10 @@ class TrainSection(Section):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         default="auto", description="How attention is computed; `auto`: PyTorch's sdpa."
     )
-    gradient_checkpointing: Literal["auto"] | bool = Field(
+    gradient_checkpointing: Literal["auto"] | Recomputed = Field(
         default="auto",
-        description="Recompute activations: less memory, slower; `auto`: where memory is short.",
+        description="Recompute activations: less memory, slower; `selective`: only those that are cheap, outputs of "
+        "linears and attention are kept; `auto`: where memory is short.",
     )
     deepspeed: str | None = Field(
         default=None,
