@@ -86,11 +86,7 @@ def fitted(
         shards=shards,
     )
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
-    wanted = options.gradient_checkpointing
-    ways: tuple[Recomputed, ...] = (wanted,) if wanted != "auto" else (False, "selective", True)
-    if wanted == "auto" and not selects(options, shards):
-        ways = False, True
-    tried = [(way, rows) for way in ways for rows in halvings(asked)]
+    tried = [(way, rows) for way in _ways(options, shards) for rows in halvings(asked)]
     for way, rows in tried:
         memory = _memory(shape, method, longest, (way, rows))
         if memory_free is None or memory.total <= usable(memory_free):
@@ -103,6 +99,13 @@ def fitted(
 def selects(options: TrainSection, shards: int) -> bool:
     """Return whether what is cheap can be recomputed by itself: not of weights that come and go meanwhile."""
     return shards == 1 and options.deepspeed is None
+
+
+def _ways(options: TrainSection, shards: int) -> tuple[Recomputed, ...]:
+    """Return what may be recomputed, in the order in which it is tried."""
+    if options.gradient_checkpointing != "auto":
+        return (options.gradient_checkpointing,)
+    return (False, "selective", True) if selects(options, shards) else (False, True)
 
 
 def usable(memory_free: int) -> int:
