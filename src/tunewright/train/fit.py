@@ -86,7 +86,8 @@ def fitted(
         shards=shards,
     )
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
-    tried = [(way, rows) for way in _ways(options, shards) for rows in halvings(asked)]
+    ways = _ways(options, shards)
+    tried: list[tuple[Recomputed, int]] = [(way, rows) for way in ways for rows in halvings(asked)]
     for way, rows in tried:
         memory = _memory(shape, method, longest, (way, rows))
         if memory_free is None or memory.total <= usable(memory_free):
