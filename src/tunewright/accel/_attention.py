@@ -1,9 +1,12 @@
 """Attention of a pass of pieces: each looks at itself and at what comes before it in its rows."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, cast
 
 import torch
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
@@ -30,6 +33,40 @@ class Pieces:
                     length, piece.start + length, dtype=torch.bool, device=device
                 ).tril_(piece.start)
             self.masks.append(masks.get(size) if piece.start else None)
+        self._starts = [0, *accumulate(self.lengths)]
+        self._device = device
+
+    @cached_property
+    def queries(self) -> torch.Tensor:
+        """Where each piece begins, and where the last ends: int32, (pieces + 1)."""
+        return torch.tensor(self._starts, dtype=torch.int32, device=self._device)
+
+    @cached_property
+    def keys(self) -> torch.Tensor:
+        """Likewise of the keys that each piece looks at, laid end to end."""
+        sizes = [len(at) for at in self._looked_at]
+        return torch.tensor([0, *accumulate(sizes)], dtype=torch.int32, device=self._device)
+
+    @cached_property
+    def gathered(self) -> torch.Tensor:
+        """Positions in the pass of these keys; one that is shared stands in it for each piece that looks at it."""
+        return torch.tensor([at for each in self._looked_at for at in each], device=self._device)
+
+    @cached_property
+    def longest(self) -> tuple[int, int]:
+        """The most positions of a piece, and the most keys that one looks at."""
+        return max(self.lengths), max(len(at) for at in self._looked_at)
+
+    @cached_property
+    def _looked_at(self) -> list[list[int]]:
+        return [
+            [
+                position
+                for piece in (*before, at)
+                for position in range(self._starts[piece], self._starts[piece + 1])
+            ]
+            for at, before in enumerate(self.before)
+        ]
 
 
 def register() -> None:
@@ -68,6 +105,8 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
+    if in_one_kernel(query):
+        return _of_varying_length(query, key, value, pieces, scaling), None
     groups = query.shape[1] // key.shape[1]
     keys, values = (repeat_kv(x, groups).split(pieces.lengths, dim=2) for x in (key, value))
     found = [
@@ -84,3 +123,40 @@ def attention(
         )
     ]
     return torch.cat(found, dim=1), None
+
+
+def in_one_kernel(query: torch.Tensor) -> bool:
+    """Return whether there is a kernel for pieces of any length: on CUDA, in 16 bits."""
+    return query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+
+
+def _of_varying_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    pieces: Pieces,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Return the attention of all pieces at once, (1, tokens, heads, width).
+
+    The kernel lines up the ends of queries and keys, so that the first position of a piece looks at all that comes
+    before the piece and at itself.
+    """
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (
+        repeat_kv(x.index_select(2, pieces.gathered), groups)[0].transpose(0, 1)
+        for x in (key, value)
+    )
+    most_queries, most_keys = pieces.longest
+    found = varlen_attn(
+        query[0].transpose(0, 1),
+        keys,
+        values,
+        pieces.queries,
+        pieces.keys,
+        most_queries,
+        most_keys,
+        scale=scaling,
+        window_size=(-1, 0),
+    )
+    return cast("torch.Tensor", found)[None]

@@ -56,7 +56,7 @@ class Steps:
         if head is None:
             raise TypeError("the model has no output head")
         self._model, self._head_module, self._ways = inner, head, ways
-        self._fused = FusedLora(model) if ways.fused_lora else None
+        self._fused = FusedLora(model, apart=ways.selective) if ways.fused_lora else None
         if ways.packing:
             _attention.register()
             inner.set_attn_implementation(_attention.NAME)

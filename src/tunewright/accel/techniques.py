@@ -27,6 +27,7 @@ class Ways:
         fused_lora: A linear and its adapter are one operation.
         tokens_a_pass: Positions of a pass at most.
         rows_a_pass: Rows of a padded pass, without bucketing.
+        selective: Of what is recomputed, the products of linears are kept.
     """
 
     label_only_head: bool
@@ -36,6 +37,7 @@ class Ways:
     fused_lora: bool
     tokens_a_pass: int
     rows_a_pass: int
+    selective: bool = False
 
     @property
     def plain(self) -> bool:

@@ -8,14 +8,13 @@ from tunewright.accel import Choice
 from tunewright.accel.layout import Row
 from tunewright.config.inputs import NO_MATTER
 from tunewright.config.schema import Config
-from tunewright.machine import process_count, shards
+from tunewright.machine import process_count
 from tunewright.models._room import memory_free
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
-from tunewright.train._speed import SPEED, asked, speed_choices
+from tunewright.train._speed import SPEED, asked, method_for, speed_choices
 from tunewright.train.fit import fitted, shared
-from tunewright.train.memory import method_of
 
 PASSES = (
     "per_device_train_batch_size",
@@ -121,27 +120,10 @@ def choose(
         options.attn_implementation, device=device, dtype=dtype.value, installed=flash_installed()
     )
     free = memory_free(device)
-    fit, fitting = fitted(
-        options,
-        shape,
-        longest=max(lengths),
-        memory_free=free,
-        dtype=dtype.value,
-        device=device,
-        attention=attention.value,
-        added_tokens=len(config.model.extra_special_tokens),
-        shards=shards(),
-    )
+    method = method_for(config, dtype=dtype.value, device=device, attention=attention.value)
+    fit, fitting = fitted(options, shape, method, longest=max(lengths), memory_free=free)
     order = accel.batching(
         options.train_sampling_strategy, lengths, fit.per_device_train_batch_size
-    )
-    method = method_of(
-        options,
-        dtype=dtype.value,
-        device=device,
-        attention=attention.value,
-        added_tokens=len(config.model.extra_special_tokens),
-        shards=shards(),
     )
     speed = speed_choices(
         config,

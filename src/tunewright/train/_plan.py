@@ -17,7 +17,7 @@ from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.events import Listener, in_words
-from tunewright.machine import disk_space, process_count, shards
+from tunewright.machine import disk_space, process_count
 from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
 from tunewright.models._room import memory_free, ram_free
 from tunewright.models.families import Shape, read_shape
@@ -26,7 +26,7 @@ from tunewright.models.lengths import Fitted, excess
 from tunewright.models.tokens import runs_of
 from tunewright.train._choices import choose
 from tunewright.train._rows import as_token_rows, fitted_rows, read_side
-from tunewright.train._speed import checkpointing_of, rows_in_memory
+from tunewright.train._speed import checkpointing_of, method_for, rows_in_memory
 from tunewright.train._trial import Trial, run_trial
 from tunewright.train.fit import largest_batch
 from tunewright.train.memory import (
@@ -72,7 +72,12 @@ def plan(config: Config, dataset: Artifact, listener: Listener, *, load_model: b
     steps = total_steps(len(rows["train"]), options)
     count = len(rows["train"])
     expected = expectation(count, len(rows["eval"]), steps / _an_epoch(count, options))
-    method = _method(config, choices, where)
+    method = method_for(
+        config,
+        dtype=choices["dtype"].value,
+        device=where,
+        attention=choices["attn_implementation"].value,
+    )
     trial = (
         run_trial(config, choices, tokenizer, rows["train"], device=where) if load_model else None
     )
@@ -237,17 +242,6 @@ def expectation(rows: int, held_out: int, epochs: float) -> str | None:
             "rise while the model still improves, and training then stops early."
         )
     return " ".join(texts) or None
-
-
-def _method(config: Config, choices: Mapping[str, Choice], where: str) -> Method:
-    return method_of(
-        config.train,
-        dtype=choices["dtype"].value,
-        device=where,
-        attention=choices["attn_implementation"].value,
-        added_tokens=len(config.model.extra_special_tokens),
-        shards=shards(),
-    )
 
 
 def _course(config: Config, steps: int, rows: int) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from tunewright.accel import Choice
 from tunewright.accel.layout import Row
 from tunewright.accel.order import epoch_order
 from tunewright.config.schema import Config, Recomputed
-from tunewright.machine import is_sharded, process_count
+from tunewright.machine import is_sharded, process_count, shards
 from tunewright.models.families import Shape
 from tunewright.train.fit import Fit, largest_batch
-from tunewright.train.memory import Method
+from tunewright.train.memory import Method, method_of
 
 SPEED = (*accel.TECHNIQUES, accel.TOKENS)
 """Choices that say how the rows of a step go through the model."""
@@ -66,7 +66,7 @@ def speed_choices(
     found, gain = accel.techniques(
         config.accel.model_dump(include=set(accel.TECHNIQUES)),
         accel.work_of(steps, rows_a_pass=micro, tokens_a_pass=at_once * longest),
-        obstacles(config, shape, method, longest, fit.gradient_checkpointing),
+        obstacles(config, shape, method, longest),
         layers=4 * shape.linear_parameters() + again,
         head=4 * shape.vocabulary * shape.hidden,
     )
@@ -76,9 +76,26 @@ def speed_choices(
     return [*found, tokens, predicted]
 
 
-def obstacles(
-    config: Config, shape: Shape, method: Method, longest: int, checkpointing: Recomputed
-) -> dict[str, str]:
+def method_for(config: Config, *, dtype: str, device: str, attention: str) -> Method:
+    """Return the way of training that a config asks for, with what else was decided."""
+    return method_of(
+        config.train,
+        dtype=dtype,
+        device=device,
+        attention=attention,
+        added_tokens=len(config.model.extra_special_tokens),
+        shards=shards(),
+        fused=config.accel.fused_lora is not False
+        and not config.train.lora.use_dora
+        and _in_one_process(config),
+    )
+
+
+def _in_one_process(config: Config) -> bool:
+    return not (process_count() > 1 or is_sharded() or config.train.deepspeed)
+
+
+def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dict[str, str]:
     """Return why techniques cannot be used, by their names.
 
     Args:
@@ -86,22 +103,17 @@ def obstacles(
         shape: The base.
         method: The way of training.
         longest: Tokens of the longest row.
-        checkpointing: Which activations are recomputed.
     """
     found: dict[str, str] = {}
     if config.train.lora.lora_dropout:
         found["shared_prefix"] = "with dropout every row draws its own"
-    if method.load_in_4bit or method.dora:
-        found["fused_lora"] = "it is for plain LoRA over weights that are not in 4 bits"
-    elif checkpointing == "selective":
-        found["fused_lora"] = "what is recomputed is told apart operation by operation"
-    elif method.dtype != "float32":
-        found["fused_lora"] = f"the adapter is float32 and the base {method.dtype}"
+    if method.dora:
+        found["fused_lora"] = "it is for plain LoRA"
     if method.attention != "sdpa":
         found["packing"] = f"attention is {method.attention}, and packing goes with sdpa"
     if shape.window is not None and longest > shape.window:
         found["packing"] = f"rows are longer than the attention's window of {shape.window}"
-    if process_count() > 1 or is_sharded() or config.train.deepspeed:
+    if not _in_one_process(config):
         found = dict.fromkeys(accel.TECHNIQUES, "it is for training in one process")
     return found
 
@@ -121,7 +133,12 @@ def ways_of(choices: Mapping[str, Choice]) -> accel.Ways:
     """Return how the rows of a step go through the model."""
     on = {name: choices[name].value == "on" for name in accel.TECHNIQUES}
     rows = int(choices["per_device_train_batch_size"].value)
-    return accel.Ways(**on, tokens_a_pass=int(choices[accel.TOKENS].value), rows_a_pass=rows)
+    return accel.Ways(
+        **on,
+        tokens_a_pass=int(choices[accel.TOKENS].value),
+        rows_a_pass=rows,
+        selective=checkpointing_of(choices) == "selective",
+    )
 
 
 def rows_in_memory(choices: Mapping[str, Choice], longest: int) -> int:

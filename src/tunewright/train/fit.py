@@ -6,7 +6,7 @@ from tunewright.accel.choices import Choice
 from tunewright.config.schema import Recomputed, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.models.families import Shape
-from tunewright.train.memory import Memory, Method, method_of, training_memory
+from tunewright.train.memory import Memory, Method, training_memory
 
 SPARE = 0.1
 """Share of the free memory that is left alone: the prediction is good to a tenth."""
@@ -49,14 +49,10 @@ def shared(rows_a_step: int, processes: int, most: int) -> tuple[int, int] | Non
 def fitted(
     options: TrainSection,
     shape: Shape,
+    method: Method,
     *,
     longest: int,
     memory_free: int | None,
-    dtype: str,
-    device: str = "cpu",
-    attention: str = "sdpa",
-    added_tokens: int = 0,
-    shards: int = 1,
 ) -> tuple[Fit, list[Choice]]:
     """Return the largest micro-batch up to the one asked for that fits, and the reasons.
 
@@ -66,27 +62,15 @@ def fitted(
     Args:
         options: What is asked for.
         shape: The base.
+        method: The way of training.
         longest: Tokens of the longest row.
         memory_free: Bytes free on the device before the model is loaded; None where that is not known.
-        dtype: Precision of the base's weights.
-        device: cuda, mps or cpu.
-        attention: eager, sdpa or flash_attention_2.
-        added_tokens: Embeddings trained by themselves.
-        shards: Processes that share the weights.
 
     Raises:
         TunewrightError: E_OOM, not even one row fits: names the parts and what to lower.
     """
-    method = method_of(
-        options,
-        dtype=dtype,
-        device=device,
-        attention=attention,
-        added_tokens=added_tokens,
-        shards=shards,
-    )
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
-    ways = _ways(options, shards)
+    ways = _ways(options, method.shards)
     tried: list[tuple[Recomputed, int]] = [(way, rows) for way in ways for rows in halvings(asked)]
     for way, rows in tried:
         memory = _memory(shape, method, longest, (way, rows))
@@ -94,7 +78,7 @@ def fitted(
             fit = Fit(rows, accumulation * asked // rows, way, memory)
             return fit, _choices(options, fit, memory_free)
     least = _memory(shape, method, longest, tried[-1])
-    raise TunewrightError([_too_large(least, memory_free or 0, device, options)])
+    raise TunewrightError([_too_large(least, memory_free or 0, method.device, options)])
 
 
 def selects(options: TrainSection, shards: int) -> bool:

@@ -86,6 +86,7 @@ class Method:
         double_quant: The scales of the 4-bit weights are quantised as well.
         added_tokens: Embeddings that are trained by themselves.
         shards: Processes that share the weights, and what belongs to them.
+        fused: An adapter reads what its linear reads, and no float32 copy of it is kept.
     """
 
     dtype: str
@@ -101,6 +102,7 @@ class Method:
     double_quant: bool = True
     added_tokens: int = 0
     shards: int = 1
+    fused: bool = False
 
     @property
     def width(self) -> int:
@@ -123,6 +125,7 @@ def method_of(
     attention: str = "sdpa",
     added_tokens: int = 0,
     shards: int = 1,
+    fused: bool = False,
 ) -> Method:
     """Return what of the options decides memory."""
     chosen = optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit)
@@ -140,6 +143,7 @@ def method_of(
         double_quant=options.bnb_4bit_use_double_quant,
         added_tokens=added_tokens,
         shards=shards,
+        fused=fused,
     )
 
 
@@ -343,7 +347,8 @@ def _adapters_kept(shape: Shape, method: Method) -> float:
     """
     sizes = shape.linear_sizes()
     share = {name: _share(shape, method, name) for name in sizes}
-    own, mask = method.dropout or method.width != FLOAT, _dropout_mask(method)
+    copied = method.width != FLOAT and not method.fused
+    own, mask = method.dropout or copied, _dropout_mask(method)
     total = 0.0
     for name, (inputs, outputs) in sizes.items():
         each = FLOAT * method.r + (FLOAT * inputs if own else 0) + mask * inputs
@@ -352,7 +357,8 @@ def _adapters_kept(shape: Shape, method: Method) -> float:
     if not own:
         # What o_proj reads is the output of attention, which is kept anyway.
         shared = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",))
-        total += sum(FLOAT * sizes[names[0]][0] * max(share[n] for n in names) for names in shared)
+        each = [sizes[names[0]][0] * max(share[n] for n in names) for names in shared]
+        total += method.width * sum(each)
     return total
 
 

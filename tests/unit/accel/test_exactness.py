@@ -116,6 +116,57 @@ def test_a_head_that_is_trained(rows):
     assert exact(model, rows, dataclasses.replace(OFF, **ALONE["all"]))
 
 
+def ends_lined_up(query, key, value, queries, keys, most_q, most_k, *, scale, window_size):
+    """The kernel for pieces of any length, as its documentation tells: each by itself, dense."""
+    assert (most_q, most_k) == (int(queries.diff().max()), int(keys.diff().max()))
+    assert window_size == (-1, 0)
+    found = []
+    for at in range(len(queries) - 1):
+        q, k, v = (
+            x[bounds[at] : bounds[at + 1]].transpose(0, 1)
+            for x, bounds in ((query, queries), (key, keys), (value, keys))
+        )
+        mask = torch.ones(q.shape[1], k.shape[1], dtype=torch.bool)
+        mask = mask.tril(k.shape[1] - q.shape[1])
+        scores = (q @ k.transpose(1, 2) * scale).masked_fill(~mask, float("-inf"))
+        found.append((scores.softmax(-1) @ v).transpose(0, 1))
+    return torch.cat(found)
+
+
+def starts_lined_up(query, key, value, queries, keys, most_q, most_k, **settings):
+    """The planted error: of a piece after another the last keys are not looked at."""
+    kept = torch.cat([keys[at] + torch.arange(size) for at, size in enumerate(queries.diff())])
+    return ends_lined_up(
+        query, key[kept], value[kept], queries, queries, most_q, most_q, **settings
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name"),
+    [
+        (ends_lined_up, "packing"),
+        (ends_lined_up, "all"),
+        (ends_lined_up, "all, in several passes"),
+        (starts_lined_up, "all"),
+    ],
+)
+def test_one_kernel_for_all_pieces(monkeypatch, model, rows, kernel, name):
+    """What a GPU does in one call, with a stand-in for the call."""
+    monkeypatch.setattr(_attention, "in_one_kernel", lambda _: True)
+    monkeypatch.setattr(_attention, "varlen_attn", kernel)
+    right = kernel is ends_lined_up
+    assert exact(model, rows, dataclasses.replace(OFF, **ALONE[name])) is right
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["packing", "all"])
+def test_the_kernel_of_a_gpu_is_as_good_as_plain_16_bits(rows, name):
+    model = make_model("qwen3", dtype=torch.bfloat16).cuda()
+    found = check(model, Steps(model, dataclasses.replace(OFF, **ALONE[name])), rows, rows_a_pass=2)
+    assert found.passed
+
+
 @pytest.mark.parametrize("selective", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_recomputed_activations(rows, monkeypatch, kind, selective):
@@ -124,7 +175,7 @@ def test_with_recomputed_activations(rows, monkeypatch, kind, selective):
     model = make_model(kind)
     wanted, reference = plain(model, rows)
     _recompute.recompute(model, selective=selective)
-    ways = dataclasses.replace(OFF, **ALONE["all"] | {"fused_lora": not selective})
+    ways = dataclasses.replace(OFF, **ALONE["all"], selective=selective)
     steps = Steps(model, ways)
     labels = labels_of(rows)
     assert steps.train(rows, labels).loss / labels == pytest.approx(wanted, rel=LOSS)

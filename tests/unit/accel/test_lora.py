@@ -62,10 +62,66 @@ def test_the_same_output_and_gradients(options, shape):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_the_gradients_are_those_of_the_output():
+@pytest.mark.parametrize("shape", [(5, 12), (2, 3, 12)])
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"lora_dropout": 0.3}])
+def test_after_the_product_of_the_base_it_is_the_same(options, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float32)
+    wanted = run(made(**options), x)
+    model = made(**options)
+    _lora.FusedLora(model, apart=True)
+    for a, b in zip(run(model, x), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_dropout": 0.3}])
+def test_over_a_base_in_16_bits_it_is_no_farther_off_than_pefts(options):
+    """Against float32 of the same rounded weights; the adapter is float32 in all."""
+    torch.manual_seed(0)
+    x = torch.randn(64, 12).bfloat16()
+
+    def low():
+        model = made(**options).bfloat16()
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+        return model
+
+    exact = run(low().float(), x.float())
+    plain, fused = low(), low()
+    _lora.FusedLora(fused)
+    for reference, a, b in zip(exact, run(plain, x), run(fused, x), strict=True):
+        assert a.dtype == b.dtype
+        error, own = ((given.float() - reference).norm() for given in (a, b))
+        assert own <= 1.2 * error + 1e-6
+
+
+def test_over_a_base_in_4_bits_it_is_pefts():
+    bnb = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    x = torch.randn(5, 64)
+
+    def quantised():
+        torch.manual_seed(1)
+        net = torch.nn.Sequential(
+            bnb.nn.Linear4bit(64, 64, compute_dtype=torch.float32, quant_type="nf4")
+        ).to("cpu")
+        model = get_peft_model(net, LoraConfig(r=3, target_modules=["0"]))
+        torch.nn.init.normal_(next(p for n, p in model.named_parameters() if "lora_B" in n))
+        return model
+
+    wanted = run(quantised(), x)
+    model = quantised()
+    assert _lora.FusedLora(model).count == 1
+    for a, b in zip(run(model, x), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_the_gradients_are_those_of_the_output(apart):
     """By differences, in double precision."""
     model = made().double()
-    assert _lora.FusedLora(model).count == 2
+    assert _lora.FusedLora(model, apart=apart).count == 2
     x = torch.randn(4, 12, dtype=torch.float64, requires_grad=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert torch.autograd.gradcheck(lambda x, *_: model(x), (x, *trained))

@@ -33,10 +33,9 @@ def fit_in(gigabytes, shape, given, longest=2048):
     fit, choices = fitted(
         given,
         shape,
+        method_of(given, dtype="bfloat16", device="cuda"),
         longest=longest,
         memory_free=None if gigabytes is None else int(gigabytes * 1e9),
-        dtype="bfloat16",
-        device="cuda",
     )
     return fit, {choice.name: choice for choice in choices}
 
@@ -84,15 +83,8 @@ def test_nothing_is_selected_where_weights_come_and_go(shape):
 
 
 def _way(shape, size, *, options, shards=1):
-    found, _ = fitted(
-        options,
-        shape,
-        longest=2048,
-        memory_free=size * 10**9,
-        dtype="bfloat16",
-        device="cuda",
-        shards=shards,
-    )
+    method = method_of(options, dtype="bfloat16", device="cuda", shards=shards)
+    found, _ = fitted(options, shape, method, longest=2048, memory_free=size * 10**9)
     return found.gradient_checkpointing
 
 
@@ -218,13 +210,16 @@ def test_a_step_keeps_its_rows_on_any_number_of_processes(rows, processes, most)
 
 def test_what_is_too_large_for_one_fits_in_shares(shape):
     given = options(load_in_4bit=False, gradient_checkpointing=True)
-    sizes = {"longest": 2048, "memory_free": int(12e9), "dtype": "bfloat16", "device": "cuda"}
+    sizes = {"longest": 2048, "memory_free": int(12e9)}
+    alone, four = (
+        method_of(given, dtype="bfloat16", device="cuda", shards=shards) for shards in (1, 4)
+    )
     with pytest.raises(TunewrightError):
-        fitted(given, shape, **sizes)
-    fit, _ = fitted(given, shape, **sizes, shards=4)
+        fitted(given, shape, alone, **sizes)
+    fit, _ = fitted(given, shape, four, **sizes)
     whole = training_memory(
         shape,
-        method_of(given, dtype="bfloat16", device="cuda"),
+        alone,
         rows=1,
         length=2048,
         checkpointing=True,

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tunewright.accel._lora import FusedLora
 from tunewright.accel._recompute import recompute
 from tunewright.models.families import HEAD, LINEARS, read_shape
 from tunewright.train.memory import (
@@ -245,6 +246,9 @@ WAYS = {
     "dora": {"dora": True},
     "dropout": {"dropout": True},
     "eager": {"attention": "eager"},
+    "fused": {"fused": True},
+    "fused in bfloat16": {"fused": True, "dtype": "bfloat16"},
+    "fused in bfloat16 with dropout": {"fused": True, "dtype": "bfloat16", "dropout": True},
 }
 
 
@@ -287,6 +291,8 @@ def _step(tmp_path, monkeypatch, kind, method, rows, length, checkpointing):
         task_type="CAUSAL_LM",
     )
     model = get_peft_model(base, adapter).train()
+    if method.fused:
+        FusedLora(model, apart=checkpointing == "selective")
     utils.add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
     if checkpointing:
         recompute(model, selective=checkpointing == "selective")

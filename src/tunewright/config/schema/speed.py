@@ -32,7 +32,8 @@ class AccelSection(Section):
     )
     fused_lora: Technique = Field(
         default="auto",
-        description="A linear and its adapter as one operation, forward and backward, in float32.",
+        description="A linear and its adapter as one operation, forward and backward: fewer passes over memory, and no "
+        "float32 copies of what adapters read.",
     )
     self_check: bool = Field(
         default=True,
