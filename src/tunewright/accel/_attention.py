@@ -12,16 +12,64 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tunewright.accel.layout import Piece
+from tunewright.accel.layout import HELD, Piece
 
 NAME = "tunewright_pieces"
 """As models know it: `attn_implementation`."""
 
 
-class Pieces:
-    """Where the pieces of a pass lie, and which look at which."""
+class Held:
+    """Keys and values, layer by layer, of what all rows of a step begin with.
 
-    def __init__(self, laid: Sequence[Piece], device: torch.device) -> None:
+    Each pass looks at copies that are cut off from it. Their gradients add up, and go on at the end, once.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self._own: dict[int, tuple[torch.Tensor, ...]] = {}
+        self._copies: dict[int, tuple[torch.Tensor, ...]] = {}
+
+    def keep(self, layer: int, *own: torch.Tensor) -> None:
+        """Keep keys and values of a layer; those of a layer that is run again are the same."""
+        if layer not in self._own:
+            self._own[layer] = own
+            self._copies[layer] = tuple(x.detach() for x in own)
+            for copy, x in zip(self._copies[layer], own, strict=True):
+                copy.requires_grad = x.requires_grad
+
+    def of(self, layer: int) -> tuple[torch.Tensor, ...]:
+        """Return keys and values of a layer, each (1, key heads, length, width)."""
+        return self._copies[layer]
+
+    def backward(self) -> None:
+        """Send on the gradients that the passes have left."""
+        own = [x for layer in self._own.values() for x in layer]
+        copies = [x for layer in self._copies.values() for x in layer]
+        found = [
+            (x, copy.grad) for x, copy in zip(own, copies, strict=True) if copy.grad is not None
+        ]
+        if found:
+            tensors, gradients = zip(*found, strict=True)
+            torch.autograd.backward(tensors, gradients)
+
+
+class Pieces:
+    """Where the pieces of a pass lie, and which look at which.
+
+    Attributes:
+        held: What all of them look at and is not in the pass.
+        keeps: The other way round: what the pass, which is one piece, leaves for others.
+    """
+
+    def __init__(
+        self,
+        laid: Sequence[Piece],
+        device: torch.device,
+        *,
+        held: Held | None = None,
+        keeps: Held | None = None,
+    ) -> None:
+        self.held, self.keeps = held, keeps
         self.lengths = [len(piece.tokens) for piece in laid]
         self.before = [piece.before for piece in laid]
         masks: dict[tuple[int, int], torch.Tensor] = {}
@@ -33,8 +81,20 @@ class Pieces:
                     length, piece.start + length, dtype=torch.bool, device=device
                 ).tril_(piece.start)
             self.masks.append(masks.get(size) if piece.start else None)
+        # What is held lies before the pass.
+        self._first = held.length if held else 0
         self._starts = [0, *accumulate(self.lengths)]
         self._device = device
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the pieces as their keys lie, what is held first."""
+        return [*([HELD] if self.held else []), *range(len(self.lengths))]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Keys of each."""
+        return [*([self._first] if self.held else []), *self.lengths]
 
     @cached_property
     def queries(self) -> torch.Tensor:
@@ -49,7 +109,7 @@ class Pieces:
 
     @cached_property
     def gathered(self) -> torch.Tensor:
-        """Positions in the pass of these keys; one that is shared stands in it for each piece that looks at it."""
+        """Positions of these keys; one that is shared stands in it for each piece that looks at it."""
         return torch.tensor([at for each in self._looked_at for at in each], device=self._device)
 
     @cached_property
@@ -60,13 +120,14 @@ class Pieces:
     @cached_property
     def _looked_at(self) -> list[list[int]]:
         return [
-            [
-                position
-                for piece in (*before, at)
-                for position in range(self._starts[piece], self._starts[piece + 1])
-            ]
+            [position for piece in (*before, at) for position in self._range(piece)]
             for at, before in enumerate(self.before)
         ]
+
+    def _range(self, piece: int) -> range:
+        if piece == HELD:
+            return range(self._first)
+        return range(self._first + self._starts[piece], self._first + self._starts[piece + 1])
 
 
 def register() -> None:
@@ -105,10 +166,20 @@ def attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
+    if pieces.keeps is not None:
+        pieces.keeps.keep(_layer(module), key, value)
+    if pieces.held is not None:
+        key, value = (
+            torch.cat(both, dim=2)
+            for both in zip(pieces.held.of(_layer(module)), (key, value), strict=True)
+        )
     if in_one_kernel(query):
         return _of_varying_length(query, key, value, pieces, scaling), None
     groups = query.shape[1] // key.shape[1]
-    keys, values = (repeat_kv(x, groups).split(pieces.lengths, dim=2) for x in (key, value))
+    keys, values = (
+        dict(zip(pieces.order, repeat_kv(x, groups).split(pieces.sizes, dim=2), strict=True))
+        for x in (key, value)
+    )
     found = [
         scaled_dot_product_attention(
             part,
@@ -123,6 +194,10 @@ def attention(
         )
     ]
     return torch.cat(found, dim=1), None
+
+
+def _layer(module: torch.nn.Module) -> int:
+    return cast("int", module.layer_idx)
 
 
 def in_one_kernel(query: torch.Tensor) -> bool:

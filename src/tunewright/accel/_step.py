@@ -125,8 +125,13 @@ class Steps:
         if self._ways.packing:
             sharing = self._ways.shared_prefix
             laid = passes(rows, sharing=sharing, most_tokens=most, most_rows=most_rows)
-            for part in laid:
-                yield self._packed(part), executed(part)
+            held = None if laid.held is None else self._hold(laid.held)
+            ran = held.length if held else 0
+            for part in laid.passes:
+                yield self._packed(part, held), ran + executed(part)
+                ran = 0
+            if held:
+                held.backward()
             return
         lengths = [len(row.tokens) for row in rows]
         each = most_rows or self._ways.rows_a_pass
@@ -138,21 +143,31 @@ class Steps:
             longest = max(lengths[row] for row in group)
             yield self._padded([rows[row] for row in group], longest), longest * len(group)
 
-    def _packed(self, laid: Sequence[Piece]) -> Sums:
+    def _hold(self, piece: Piece) -> _attention.Held:
+        """Run what all rows begin with; nothing but its keys and values is looked at afterwards."""
+        held = _attention.Held(len(piece.tokens))
+        self._laid([piece], _attention.Pieces([piece], self._model.device, keeps=held))
+        return held
+
+    def _packed(self, laid: Sequence[Piece], held: _attention.Held | None) -> Sums:
+        targets = torch.tensor([target for piece in laid for target in piece.targets])
+        pieces = _attention.Pieces(laid, self._model.device, held=held)
+        return self._head(self._laid(laid, pieces), targets)
+
+    def _laid(self, laid: Sequence[Piece], pieces: _attention.Pieces) -> torch.Tensor:
+        """Return the hidden states of a pass."""
         device = self._model.device
         ids = torch.tensor([token for piece in laid for token in piece.tokens], device=device)
         positions = torch.cat(
             [torch.arange(p.start, p.start + len(p.tokens), device=device) for p in laid]
         )
-        targets = torch.tensor([target for piece in laid for target in piece.targets])
-        hidden = self._hidden(
+        return self._hidden(
             input_ids=ids[None],
             position_ids=positions[None],
             # Of four dimensions it is taken as it is: none is made of the size of the pass squared.
             attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-            pieces=_attention.Pieces(laid, device),
+            pieces=pieces,
         )
-        return self._head(hidden, targets)
 
     def _padded(self, rows: Sequence[Row], longest: int) -> Sums:
         ids, mask, targets = padded(rows, longest)

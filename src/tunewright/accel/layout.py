@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import pairwise
 
 IGNORED = -100
+HELD = -1
+"""Number of the piece that runs before all passes of a step, as the others name it."""
 LEAST_SHARED = 16
 """Tokens that are worth a piece of their own: each is one more attention in every layer."""
 
@@ -48,7 +50,7 @@ class Piece:
         tokens: Their ids.
         targets: What each is to predict; IGNORED: nothing.
         start: Position of the first in its rows.
-        before: Numbers of the pieces of the pass that come before it in its rows, in order.
+        before: Numbers of the pieces of the pass that come before it in its rows, in order; first of all HELD.
     """
 
     tokens: Sequence[int]
@@ -57,11 +59,36 @@ class Piece:
     before: tuple[int, ...]
 
 
-def pieces(rows: Sequence[Row], *, sharing: bool) -> list[Piece]:
-    """Return the rows of a pass in pieces; without sharing each row is one."""
+@dataclass(frozen=True)
+class Laid:
+    """An optimizer step.
+
+    Attributes:
+        held: What all its rows begin with, where they take several passes: it runs once, before them.
+        passes: The pieces of each.
+    """
+
+    held: Piece | None
+    passes: Sequence[Sequence[Piece]]
+
+    @property
+    def executed(self) -> int:
+        """How many tokens go through the model."""
+        held = len(self.held.tokens) if self.held else 0
+        return held + sum(map(executed, self.passes))
+
+
+def pieces(rows: Sequence[Row], *, sharing: bool, held: int = 0) -> list[Piece]:
+    """Return the rows of a pass in pieces; without sharing each row is one.
+
+    Args:
+        rows: Of the pass.
+        sharing: Equal beginnings are one piece.
+        held: Tokens at the start of all rows that have run before.
+    """
     found: list[Piece] = []
     if sharing:
-        _grow(sorted(rows, key=lambda row: row.beginning), 0, (), found)
+        _grow(sorted(rows, key=lambda row: row.beginning), held, (HELD,) if held else (), found)
     else:
         found.extend(_rest(row, 0, ()) for row in rows)
     return found
@@ -106,29 +133,44 @@ def executed(laid: Sequence[Piece]) -> int:
 
 def passes(
     rows: Sequence[Row], *, sharing: bool, most_tokens: int, most_rows: int | None = None
-) -> list[list[Piece]]:
-    """Return the passes of an optimizer step, each of at most so many executed tokens, but of one row at least.
+) -> Laid:
+    """Return an optimizer step in passes, each of at most so many executed tokens, but of one row at least.
 
     Args:
         rows: Of the step.
-        sharing: Equal beginnings run once a pass.
-        most_tokens: What goes through the model at once.
+        sharing: Equal beginnings run once a pass, and what all rows begin with once in all.
+        most_tokens: What is in memory at once.
         most_rows: Rows of a pass at most; None: as many as fit.
     """
     order = sorted(rows, key=lambda row: row.beginning) if sharing else list(rows)
+    groups = _filled(order, 0, sharing=sharing, most_tokens=most_tokens, most_rows=most_rows)
+    common = min(in_common(a, b) for a, b in pairwise(order)) if len(groups) > 1 else 0
+    if not sharing or common < LEAST_SHARED:
+        return Laid(None, [pieces(group, sharing=sharing) for group in groups])
+    held = Piece(order[0].tokens[:common], [IGNORED] * common, 0, ())
+    room = most_tokens - common
+    groups = _filled(order, common, sharing=True, most_tokens=room, most_rows=most_rows)
+    return Laid(held, [pieces(group, sharing=True, held=common) for group in groups])
+
+
+def _filled(
+    order: Sequence[Row], held: int, *, sharing: bool, most_tokens: int, most_rows: int | None
+) -> list[list[Row]]:
+    """Return the rows of each pass; neighbours share what they begin with after what is held."""
     groups: list[list[Row]] = []
     taken = 0
     for row in order:
-        own = len(row.tokens)
-        if groups and sharing and (shared := in_common(groups[-1][-1], row)) >= LEAST_SHARED:
-            own -= shared
+        own = len(row.tokens) - held
+        if groups and sharing:
+            shared = in_common(groups[-1][-1], row) - held
+            own -= shared if shared >= LEAST_SHARED else 0
         full = not groups or taken + own > most_tokens or len(groups[-1]) == most_rows
         if full:
             groups.append([])
-            taken, own = 0, len(row.tokens)
+            taken, own = 0, len(row.tokens) - held
         groups[-1].append(row)
         taken += own
-    return [pieces(group, sharing=sharing) for group in groups]
+    return groups
 
 
 def buckets(

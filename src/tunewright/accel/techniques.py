@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tunewright.accel.choices import Choice
-from tunewright.accel.layout import IGNORED, Row, buckets, executed, passes
+from tunewright.accel.layout import IGNORED, Row, buckets, passes
 
 Wanted = Mapping[str, bool | Literal["auto"]]
 """Of each technique whether it is asked for; auto: where it gains."""
@@ -23,7 +23,7 @@ class Ways:
         label_only_head: The output head is computed where there is a label, nowhere else.
         packing: Rows lie end to end without padding, and none sees another.
         length_bucketing: Rows of like length are padded together; where they are not packed.
-        shared_prefix: Equal beginnings of rows run once a pass.
+        shared_prefix: Equal beginnings of rows run once.
         fused_lora: A linear and its adapter are one operation.
         tokens_a_pass: Positions of a pass at most.
         rows_a_pass: Rows of a padded pass, without bucketing.
@@ -83,8 +83,7 @@ def work_of(steps: Sequence[Sequence[Row]], *, rows_a_pass: int, tokens_a_pass: 
             len(group) * max(lengths[row] for row in group)
             for group in buckets(lengths, most_tokens=tokens_a_pass, pass_costs=0)
         )
-        laid = passes(rows, sharing=True, most_tokens=tokens_a_pass)
-        shared += sum(executed(part) for part in laid)
+        shared += passes(rows, sharing=True, most_tokens=tokens_a_pass).executed
     every = [row for rows in steps for row in rows]
     labels = sum(label != IGNORED for row in every for label in row.labels[1:])
     return Work(sum(len(row.tokens) for row in every), labels, padded, bucketed, shared)

@@ -158,6 +158,65 @@ def test_one_kernel_for_all_pieces(monkeypatch, model, rows, kernel, name):
     assert exact(model, rows, dataclasses.replace(OFF, **ALONE[name])) is right
 
 
+def alike(rows: list[Row]) -> list[Row]:
+    """Those of `make_rows` that begin alike."""
+    return rows[:6]
+
+
+HELD = {"packing": True, "shared_prefix": True, "tokens_a_pass": 70}
+
+
+@pytest.mark.parametrize("more", [{}, {"label_only_head": True, "fused_lora": True}])
+@pytest.mark.parametrize("recomputed", [None, "selective", "all"])
+def test_what_all_rows_begin_with_runs_once_a_step(monkeypatch, model, rows, more, recomputed):
+    monkeypatch.setattr(_recompute, "LEAST_INNER", 8)
+    rows = alike(rows)
+    wanted, reference = plain(model, rows)
+    ways = dataclasses.replace(OFF, **HELD, **more, selective=recomputed == "selective")
+    if recomputed:
+        _recompute.recompute(model, selective=recomputed == "selective")
+    kept = []
+    own = _attention.Held.__init__
+    monkeypatch.setattr(
+        _attention.Held, "__init__", lambda held, length: kept.append(length) or own(held, length)
+    )
+    labels = labels_of(rows)
+    found = Steps(model, ways).train(rows, labels)
+    assert kept == [30]
+    assert found.executed < sum(len(row.tokens) for row in rows)
+    assert found.loss / labels == pytest.approx(wanted, rel=LOSS)
+    gradient = gradient_of(model)
+    assert float((gradient - reference).norm() / reference.norm()) <= GRADIENT
+    measured = Steps(model, ways).measure(rows)
+    assert measured.loss / labels == pytest.approx(wanted, rel=LOSS)
+
+
+@pytest.mark.parametrize(("kernel", "right"), [(ends_lined_up, True), (starts_lined_up, False)])
+def test_one_kernel_looks_at_what_is_held(monkeypatch, model, rows, kernel, right):
+    monkeypatch.setattr(_attention, "in_one_kernel", lambda _: True)
+    monkeypatch.setattr(_attention, "varlen_attn", kernel)
+    assert exact(model, alike(rows), dataclasses.replace(OFF, **HELD)) is right
+
+
+def test_gradients_that_are_not_sent_on_are_noticed(monkeypatch, model, rows):
+    monkeypatch.setattr(_attention.Held, "backward", lambda _: None)
+    assert not exact(model, alike(rows), dataclasses.replace(OFF, **HELD))
+
+
+def test_gradients_of_one_pass_only_are_noticed(monkeypatch, model, rows):
+    """The planted error: each pass leaves its gradient in place of those before it."""
+    own = _attention.Held.of
+
+    def last_only(held, layer):
+        copies = own(held, layer)
+        for copy in copies:
+            copy.grad = None
+        return copies
+
+    monkeypatch.setattr(_attention.Held, "of", last_only)
+    assert not exact(model, alike(rows), dataclasses.replace(OFF, **HELD))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["packing", "all"])
@@ -316,8 +375,8 @@ def labels_one_place_off(patch):
 
 def rows_see_each_other(patch):
     class Joined(_attention.Pieces):
-        def __init__(self, laid, device):
-            super().__init__(laid, device)
+        def __init__(self, laid, device, **others):
+            super().__init__(laid, device, **others)
             self.lengths, self.before, self.masks = [sum(self.lengths)], [()], [None]
 
     patch(_attention, "Pieces", Joined)
@@ -330,8 +389,8 @@ def positions_begin_at_0(patch):
 
 def shared_part_not_looked_at(patch):
     class Alone(_attention.Pieces):
-        def __init__(self, laid, device):
-            super().__init__(laid, device)
+        def __init__(self, laid, device, **others):
+            super().__init__(laid, device, **others)
             self.before, self.masks = [()] * len(laid), [None] * len(laid)
 
     patch(_attention, "Pieces", Alone)

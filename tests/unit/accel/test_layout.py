@@ -23,8 +23,9 @@ def some_rows(draw):
     return made
 
 
-def unfolded(laid):
-    """Return (tokens, targets of the last piece, its start) of every row, from the pieces."""
+def unfolded(laid, held=None):
+    """Return tokens and targets of every row, from the pieces."""
+    laid = [*laid, *([held] if held else [])]  # the last one, as its number says
     inner = {number for piece in laid for number in piece.before}
     return [
         (
@@ -55,12 +56,29 @@ def test_every_row_comes_out_of_its_pieces(rows, sharing, least):
 @given(some_rows(), st.integers(1, 200), st.one_of(st.none(), st.integers(1, 4)), st.booleans())
 def test_passes_hold_every_row_once_within_the_limits(rows, most, most_rows, sharing):
     made = passes(rows, sharing=sharing, most_tokens=most, most_rows=most_rows)
-    found = [row for laid in made for row in unfolded(laid)]
+    found = [row for laid in made.passes for row in unfolded(laid, made.held)]
     assert sorted(found) == sorted((list(r.tokens), [*r.labels[1:], IGNORED]) for r in rows)
-    for laid in made:
-        count = len(unfolded(laid))
-        assert executed(laid) <= most or count == 1
+    held = len(made.held.tokens) if made.held else 0
+    for laid in made.passes:
+        count = len(unfolded(laid, made.held))
+        assert held + executed(laid) <= most or count == 1
         assert most_rows is None or count <= most_rows
+    assert made.executed == held + sum(executed(laid) for laid in made.passes)
+    if made.held:
+        assert sharing
+        assert len(made.passes) > 1
+        assert held <= min(row.shareable for row in rows)
+
+
+def test_what_all_rows_begin_with_runs_once_before_several_passes():
+    start = list(range(100, 140))
+    rows = [Row([*start, n, n, n, n], [IGNORED] * 42 + [n, n]) for n in range(6)]
+    made = passes(rows, sharing=True, most_tokens=50, most_rows=None)
+    assert list(made.held.tokens) == start
+    assert [executed(laid) for laid in made.passes] == [8, 8, 8]
+    assert made.executed == 40 + 6 * 4
+    assert passes(rows, sharing=True, most_tokens=1000).held is None
+    assert passes(rows, sharing=False, most_tokens=50).held is None
 
 
 def test_equal_beginnings_run_once():
