@@ -83,6 +83,7 @@ def ours(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str
         "train.learning_rate": RATE,
         "train.lr_scheduler_type": "constant",
         "train.warmup_steps": 0,
+        "train.train_sampling_strategy": "random",
         "train.eval_steps": STEPS,
         "train.sample_prompts": 0,
         "train.dtype": "float32",

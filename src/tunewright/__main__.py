@@ -1,7 +1,5 @@
 """`python -m tunewright`."""
 
-import sys
+from tunewright.cli import entry
 
-from tunewright.cli import main
-
-sys.exit(main())
+entry()

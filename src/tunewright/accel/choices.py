@@ -46,15 +46,19 @@ def precision(wanted: str, device: str, speeds: Speeds) -> Choice:
     return Choice("dtype", "float32", f"bfloat16 is not faster: {figures}")
 
 
-def batching(wanted: str, lengths: Sequence[int], batch_size: int) -> Choice:
+def batching(
+    wanted: str, lengths: Sequence[int], batch_size: int, *, packed: bool = False
+) -> Choice:
     """Return the order of rows: as asked for, or grouped by length where padding costs 10 % or more.
 
-    The padding share is that of batches in the given order.
+    The padding share is that of batches in the given order; `packed` rows have none.
     """
     if wanted != "auto":
         return Choice(
             "train_sampling_strategy", wanted, "asked for in train.train_sampling_strategy"
         )
+    if packed:
+        return Choice("train_sampling_strategy", "random", "packed rows have no padding")
     padded = sum(
         len(batch) * max(batch)
         for batch in (lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size))

@@ -13,7 +13,7 @@ from tunewright.models._room import memory_free
 from tunewright.models.families import Shape
 from tunewright.train import methods
 from tunewright.train._adapter import flash_installed
-from tunewright.train._speed import SPEED, asked, method_for, speed_choices
+from tunewright.train._speed import SPEED, asked, method_for, packs, speed_choices
 from tunewright.train.fit import fitted, shared
 
 PASSES = (
@@ -123,7 +123,10 @@ def choose(
     method = method_for(config, dtype=dtype.value, device=device, attention=attention.value)
     fit, fitting = fitted(options, shape, method, longest=max(lengths), memory_free=free)
     order = accel.batching(
-        options.train_sampling_strategy, lengths, fit.per_device_train_batch_size
+        options.train_sampling_strategy,
+        lengths,
+        fit.per_device_train_batch_size,
+        packed=packs(config, shape, method, max(lengths)),
     )
     speed = speed_choices(
         config,

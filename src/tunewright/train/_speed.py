@@ -95,6 +95,12 @@ def _in_one_process(config: Config) -> bool:
     return not (process_count() > 1 or is_sharded() or config.train.deepspeed)
 
 
+def packs(config: Config, shape: Shape, method: Method, longest: int) -> bool:
+    """Return whether rows will be packed; takes what `obstacles` takes."""
+    against = obstacles(config, shape, method, longest)
+    return config.accel.packing is not False and "packing" not in against
+
+
 def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dict[str, str]:
     """Return why techniques cannot be used, by their names.
 

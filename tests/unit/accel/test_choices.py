@@ -22,5 +22,7 @@ def test_batching_groups_only_where_padding_costs():
     assert batching("auto", [100] * 16, 4).value == "random"
     assert batching("auto", [10, 200] * 8, 4).value == "group_by_length"
     assert batching("random", [10, 200] * 8, 4).value == "random"
+    assert batching("auto", [10, 200] * 8, 4, packed=True).value == "random"
+    assert batching("group_by_length", [10, 200] * 8, 4, packed=True).value == "group_by_length"
     assert "49%" not in batching("auto", [10, 200] * 8, 4).reason
     assert "48%" in batching("auto", [10, 200] * 8, 4).reason

@@ -135,7 +135,7 @@ class TrainSection(Section):
     )
     train_sampling_strategy: Literal["auto", "random", "group_by_length"] = Field(
         default="auto",
-        description="Order of rows; `auto`: by length where padding costs 10 % or more.",
+        description="Order of rows; `auto`: by length where padding costs 10 % or more, random where rows are packed.",
     )
     dataloader_num_workers: int = Field(
         default=0, ge=0, le=64, description="Processes that make batches; 0: none beside training."
