@@ -24,7 +24,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tunewright.models.families import Shape, read_shape
 from tunewright.train._heap import give_back
-from tunewright.train.memory import Memory, Method, training_memory
+from tunewright.train.memory import Memory, training_memory
+from tunewright.train.methods import Method
 
 QWEN3 = {"vocab_size": 151936, "num_hidden_layers": 36, "num_attention_heads": 32, "head_dim": 128}
 LLAMA = {"num_hidden_layers": 32, "num_attention_heads": 32, "hidden_size": 4096}

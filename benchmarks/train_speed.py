@@ -94,6 +94,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1800, help="seconds of a process")
     parser.add_argument("--cache", type=Path, default=CACHE, help="environments and models")
     parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument(
+        "--after", type=Path, help="figures of an earlier run on this machine, to go before these"
+    )
     parser.add_argument("--docs", type=Path, help="put table and plot into this page")
     return parser.parse_args()
 
@@ -105,7 +108,7 @@ def main() -> None:
     if args.plant:
         contenders[PLANTED] = planted(LEARNING_RATE)
     limits = Limits(int(MEMORY_SHARE * psutil.virtual_memory().available), args.timeout)
-    results: list[dict[str, Any]] = []
+    results = earlier(args.after) if args.after else []
     with tempfile.TemporaryDirectory(prefix="train-speed-") as name:
         scratch = Path(name)
         gflops = speed_of_products(args, limits, scratch)
@@ -116,6 +119,14 @@ def main() -> None:
                 write(args, results)
     if args.plant and any(one["contenders"][PLANTED]["status"] != REFUSED for one in results):
         raise SystemExit("the contender that was planted as wrong has passed")
+
+
+def earlier(file: Path) -> list[dict[str, Any]]:
+    """Return the results of an earlier run, which must be of this machine."""
+    given = json.loads(file.read_text(encoding="utf-8"))
+    if given["machine"] != machine():
+        raise SystemExit(f"{file} is of another machine: {given['machine']}")
+    return given["results"]
 
 
 def write(args: argparse.Namespace, results: Sequence[Mapping[str, Any]]) -> None:

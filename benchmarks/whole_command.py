@@ -12,6 +12,7 @@ import argparse
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from speed.environments import interpreter
 from speed.figures import filled
 from speed.machine import CACHE, machine, several
@@ -66,9 +68,23 @@ def conversations() -> list[tuple[str, str]]:
     return found
 
 
-def base() -> str:
-    """Return the folder of the bundled base."""
-    return str(resources.files("tunewright.models") / "assets" / "tiny")
+def base(cache: Path) -> str:
+    """Return the folder of the bundled base in float32: LLaMA-Factory computes in what a base is stored in."""
+    made = cache / "material" / "tiny-float32"
+    if not made.exists():
+        tiny = Path(str(resources.files("tunewright.models") / "assets" / "tiny"))
+        building = made.with_suffix(".new")
+        shutil.copytree(tiny, building, dirs_exist_ok=True)
+        tensors = load_file(tiny / "model.safetensors")
+        save_file(
+            {n: t.float() for n, t in tensors.items()},
+            building / "model.safetensors",
+            {"format": "pt"},
+        )
+        config = json.loads((building / "config.json").read_text(encoding="utf-8"))
+        (building / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+        building.rename(made)
+    return str(made)
 
 
 def ours(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str]:
@@ -77,6 +93,7 @@ def ours(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str
     lines = [json.dumps({"prompt": question, "completion": answer}) for question, answer in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings = {
+        "model.model_name_or_path": base(cache),
         "train.max_steps": STEPS,
         "train.per_device_train_batch_size": 8,
         "train.gradient_accumulation_steps": 1,
@@ -112,7 +129,7 @@ def trl(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> list[str]
     (data / "train.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     flags = {
         "dataset_name": data,
-        "model_name_or_path": base(),
+        "model_name_or_path": base(cache),
         "dtype": "float32",
         "bf16": False,
         "use_peft": True,
@@ -135,7 +152,7 @@ def llamafactory(folder: Path, rows: Sequence[tuple[str, str]], cache: Path) -> 
     flags = {
         "stage": "sft",
         "do_train": True,
-        "model_name_or_path": base(),
+        "model_name_or_path": base(cache),
         "infer_dtype": "float32",
         "finetuning_type": "lora",
         "lora_target": "all",

@@ -29,13 +29,8 @@ from tunewright.train._rows import as_token_rows, fitted_rows, read_side
 from tunewright.train._speed import checkpointing_of, method_for, rows_in_memory
 from tunewright.train._trial import Trial, run_trial
 from tunewright.train.fit import largest_batch
-from tunewright.train.memory import (
-    BYTES,
-    Method,
-    method_of,
-    trainable_parameters,
-    training_memory,
-)
+from tunewright.train.memory import trainable_parameters, training_memory
+from tunewright.train.methods import BYTES, Method, method_of
 from tunewright.train.needs import disk_need, ram_need
 from tunewright.train.refusals import (
     Place,

@@ -11,7 +11,7 @@ from tunewright.config.schema import Config, Recomputed
 from tunewright.machine import is_sharded, process_count, shards
 from tunewright.models.families import Shape
 from tunewright.train.fit import Fit, largest_batch
-from tunewright.train.memory import Method, method_of
+from tunewright.train.methods import Method, method_of
 
 SPEED = (*accel.TECHNIQUES, accel.TOKENS)
 """Choices that say how the rows of a step go through the model."""

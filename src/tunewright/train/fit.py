@@ -6,7 +6,8 @@ from tunewright.accel.choices import Choice
 from tunewright.config.schema import Recomputed, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.models.families import Shape
-from tunewright.train.memory import Memory, Method, training_memory
+from tunewright.train.memory import Memory, training_memory
+from tunewright.train.methods import Method
 
 SPARE = 0.1
 """Share of the free memory that is left alone: the prediction is good to a tenth."""

@@ -9,12 +9,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunewright.config.schema import LoraSection, Recomputed, TrainSection
-from tunewright.models.families import EMBEDDING, HEAD, LINEARS, Shape
-from tunewright.train.methods import optimizer
+from tunewright.config.schema import Recomputed
+from tunewright.models.families import EMBEDDING, HEAD, Shape
+from tunewright.train.methods import FLOAT, Method
 
-BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
-FLOAT = 4
 TILE_ROWS, TILE_WIDTH = 4096, 32768
 """Positions and vocabulary entries whose logits exist at once. Source: TRL's chunked log-probabilities."""
 TILE_COPIES = 7
@@ -66,85 +64,6 @@ class Memory:
     def total(self) -> int:
         """Sum of all parts: the peak."""
         return sum(vars(self).values())
-
-
-@dataclass(frozen=True)
-class Method:
-    """What of the way of training decides memory.
-
-    Attributes:
-        dtype: Precision of weights and activations.
-        device: cuda, mps or cpu.
-        optimizer: Name as in TrainingArguments.
-        attention: eager, sdpa or flash_attention_2.
-        r: Rank.
-        targets: Linears with an adapter.
-        whole: Modules that are trained whole.
-        dora: The magnitudes are trained too.
-        dropout: There is dropout before the adapter.
-        load_in_4bit: The linears of the layers are stored in 4 bits.
-        double_quant: The scales of the 4-bit weights are quantised as well.
-        added_tokens: Embeddings that are trained by themselves.
-        shards: Processes that share the weights, and what belongs to them.
-        fused: An adapter reads what its linear reads, and no float32 copy of it is kept.
-    """
-
-    dtype: str
-    device: str = "cpu"
-    optimizer: str = "adamw_torch"
-    attention: str = "sdpa"
-    r: int = 16
-    targets: tuple[str, ...] = LINEARS
-    whole: tuple[str, ...] = ()
-    dora: bool = False
-    dropout: bool = False
-    load_in_4bit: bool = False
-    double_quant: bool = True
-    added_tokens: int = 0
-    shards: int = 1
-    fused: bool = False
-
-    @property
-    def width(self) -> int:
-        """Bytes of an activation."""
-        return BYTES[self.dtype]
-
-
-def target_names(options: LoraSection) -> tuple[str, ...]:
-    """Return the names that an adapter is put on; `all-linear` leaves out what is trained whole."""
-    if options.target_modules != "all-linear":
-        return options.target_modules
-    return tuple(name for name in LINEARS if name not in options.modules_to_save)
-
-
-def method_of(
-    options: TrainSection,
-    *,
-    dtype: str,
-    device: str,
-    attention: str = "sdpa",
-    added_tokens: int = 0,
-    shards: int = 1,
-    fused: bool = False,
-) -> Method:
-    """Return what of the options decides memory."""
-    chosen = optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit)
-    return Method(
-        dtype=dtype,
-        device=device,
-        optimizer=chosen.value,
-        attention=attention,
-        r=options.lora.r,
-        targets=target_names(options.lora),
-        whole=options.lora.modules_to_save,
-        dora=options.lora.use_dora,
-        dropout=options.lora.lora_dropout > 0,
-        load_in_4bit=options.load_in_4bit,
-        double_quant=options.bnb_4bit_use_double_quant,
-        added_tokens=added_tokens,
-        shards=shards,
-        fused=fused,
-    )
 
 
 def training_memory(

@@ -1,5 +1,8 @@
 """Which methods go together, and the choices among them. Pure."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from tunewright.accel import Choice
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem
@@ -9,7 +12,88 @@ CHANGES_BASE = ("pissa", "olora")
 """Beginnings of the initialisations that take their start out of the base's weights."""
 STARTS_ABOVE_ZERO = (*CHANGES_BASE, "loftq")
 """Beginnings of the initialisations whose B A is not zero, and is no part of what was learned."""
+BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
+FLOAT = 4
 _UNPAGED = {"paged_adamw_8bit": "adamw_bnb_8bit", "paged_adamw_32bit": "adamw_torch"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What of the way of training decides memory.
+
+    Attributes:
+        dtype: Precision of weights and activations.
+        device: cuda, mps or cpu.
+        optimizer: Name as in TrainingArguments.
+        attention: eager, sdpa or flash_attention_2.
+        r: Rank.
+        targets: Linears with an adapter.
+        whole: Modules that are trained whole.
+        dora: The magnitudes are trained too.
+        dropout: There is dropout before the adapter.
+        load_in_4bit: The linears of the layers are stored in 4 bits.
+        double_quant: The scales of the 4-bit weights are quantised as well.
+        added_tokens: Embeddings that are trained by themselves.
+        shards: Processes that share the weights, and what belongs to them.
+        fused: An adapter reads what its linear reads, and no float32 copy of it is kept.
+    """
+
+    dtype: str
+    device: str = "cpu"
+    optimizer: str = "adamw_torch"
+    attention: str = "sdpa"
+    r: int = 16
+    targets: tuple[str, ...] = LINEARS
+    whole: tuple[str, ...] = ()
+    dora: bool = False
+    dropout: bool = False
+    load_in_4bit: bool = False
+    double_quant: bool = True
+    added_tokens: int = 0
+    shards: int = 1
+    fused: bool = False
+
+    @property
+    def width(self) -> int:
+        """Bytes of an activation."""
+        return BYTES[self.dtype]
+
+
+def target_names(options: LoraSection) -> tuple[str, ...]:
+    """Return the names that an adapter is put on; `all-linear` leaves out what is trained whole."""
+    if options.target_modules != "all-linear":
+        return options.target_modules
+    return tuple(name for name in LINEARS if name not in options.modules_to_save)
+
+
+def method_of(
+    options: TrainSection,
+    *,
+    dtype: str,
+    device: str,
+    attention: str = "sdpa",
+    added_tokens: int = 0,
+    shards: int = 1,
+    fused: bool = False,
+) -> Method:
+    """Return what of the options decides memory."""
+    chosen = optimizer(options.optim, device=device, load_in_4bit=options.load_in_4bit)
+    return Method(
+        dtype=dtype,
+        device=device,
+        optimizer=chosen.value,
+        attention=attention,
+        r=options.lora.r,
+        targets=target_names(options.lora),
+        whole=options.lora.modules_to_save,
+        dora=options.lora.use_dora,
+        dropout=options.lora.lora_dropout > 0,
+        load_in_4bit=options.load_in_4bit,
+        double_quant=options.bnb_4bit_use_double_quant,
+        added_tokens=added_tokens,
+        shards=shards,
+        fused=fused,
+    )
 
 
 def begins_with(options: LoraSection, kinds: tuple[str, ...]) -> bool:

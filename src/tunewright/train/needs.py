@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from tunewright.config.schema import Config
 from tunewright.models.families import Shape
 from tunewright.models.gguf_types import BITS
-from tunewright.train.memory import BYTES, FLOAT, Method, optimizer_bytes, trained_tensors
+from tunewright.train.memory import optimizer_bytes, trained_tensors
+from tunewright.train.methods import BYTES, FLOAT, Method
 
 SPARE = 0.1
 """Tokenizer, logs, reports and what a file system adds."""

@@ -13,8 +13,13 @@ from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import Problem
 from tunewright.machine import disk_space
 from tunewright.models.families import HEAD, LINEARS, Shape, named
-from tunewright.train.memory import target_names
-from tunewright.train.methods import STARTS_ABOVE_ZERO, begins_with, conflicts, optimizer
+from tunewright.train.methods import (
+    STARTS_ABOVE_ZERO,
+    begins_with,
+    conflicts,
+    optimizer,
+    target_names,
+)
 from tunewright.train.needs import Disk
 from tunewright.train.trackers import missing_trackers
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from tunewright.config.schema import Recomputed
 from tunewright.models.families import Shape
-from tunewright.train.memory import TILE_COPIES, Method, layer_activations, trainable_parameters
+from tunewright.train.memory import TILE_COPIES, layer_activations, trainable_parameters
+from tunewright.train.methods import Method
 
 EFFICIENCY: Mapping[str, float] = {"cuda": 0.5, "mps": 0.4, "cpu": 0.7}
 """Share of the speed of one large matrix product that training reaches; PERFORMANCE.md's figures for GPUs."""

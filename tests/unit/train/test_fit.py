@@ -10,7 +10,8 @@ from tunewright.errors import TunewrightError
 from tunewright.models._room import container_free, memory_free
 from tunewright.models.families import read_shape
 from tunewright.train.fit import fitted, halvings, largest_batch, shared
-from tunewright.train.memory import method_of, training_memory
+from tunewright.train.memory import training_memory
+from tunewright.train.methods import method_of
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from tunewright.accel._recompute import recompute
 from tunewright.models.families import HEAD, LINEARS, read_shape
 from tunewright.train.memory import (
     WORKSPACE,
-    Method,
     bytes_4bit,
     optimizer_bytes,
     trainable_parameters,
@@ -24,6 +23,7 @@ from tunewright.train.memory import (
     training_memory,
     weight_bytes,
 )
+from tunewright.train.methods import Method
 
 # The sizes as the models' own config.json files give them.
 QWEN3 = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128}

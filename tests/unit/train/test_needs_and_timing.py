@@ -4,7 +4,8 @@ import pytest
 
 from tunewright import load_config
 from tunewright.models.families import Shape
-from tunewright.train.memory import Method, trainable_parameters
+from tunewright.train.memory import trainable_parameters
+from tunewright.train.methods import Method
 from tunewright.train.needs import disk_need, gguf_bytes, ram_need
 from tunewright.train.timing import Work, operations, seconds
 
