@@ -46,9 +46,30 @@ def require_space(path: Path, need_bytes: int) -> None:
         )
 
 
+CGROUP = Path("/sys/fs/cgroup")
+
+
 def cpu_count() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of processors that this process may use, a container's share of their time included."""
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    return max(1, min(allowed, int(cpu_quota() or allowed)))
+
+
+def cpu_quota() -> float | None:
+    """Return how many processors' time a container has, in either version of its files; None: there is no limit.
+
+    Source: the kernel's documentation of cgroups, cpu.max and cpu.cfs_quota_us.
+    """
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((CGROUP / name).read_text() for name in names).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+        except (OSError, ValueError):
+            # Not there, or `max`.
+            continue
+    return None
 
 
 LIBRARIES = (

@@ -20,7 +20,7 @@ import click
 from tunewright.cli.commands import cli
 from tunewright.cli.text import visible, visible_json
 from tunewright.errors import CODES, Problem, TunewrightError, io_fix
-from tunewright.machine import process_rank
+from tunewright.machine import cpu_count, cpu_quota, process_rank
 from tunewright.privacy import without_secrets
 
 QUIET = {
@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")
         # It speaks as soon as it is imported, of kernels that nobody asked for.
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if cpu_quota() is not None:
+        # PyTorch would start a thread for each processor of the machine, and they would wait for each other.
+        os.environ.setdefault("OMP_NUM_THREADS", str(cpu_count()))
     signal.signal(signal.SIGTERM, _terminate)
     with _one_voice():
         return _run(args, debug=debug)
