@@ -453,9 +453,12 @@ def test_a_second_signal_shortens_the_grace_and_leaves_nothing(number):
     os.kill(child.pid, number)
     time.sleep(0.5)
     assert child.poll() is None
-    os.kill(child.pid, signal.SIGINT)
+    # On a busy machine the next one can come before the first is seen, and counts as one with it.
+    while child.poll() is None and time.monotonic() - started < 10:
+        os.kill(child.pid, signal.SIGINT)
+        time.sleep(0.5)
+    assert child.poll() is not None
     out, _ = child.communicate(timeout=30)
-    assert time.monotonic() - started < 10
     assert (child.returncode, out) == (0, "ended\n")
     with pytest.raises(ProcessLookupError):
         os.kill(below, 0)
