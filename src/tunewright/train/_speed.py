@@ -71,7 +71,7 @@ def speed_choices(
         head=4 * shape.vocabulary * shape.hidden,
     )
     predicted = Choice(
-        "predicted_gain", f"{gain:.2f}", "times as fast as the plain path, by counts"
+        "predicted_gain", f"{gain:.2f}", "a step of the plain path has so many times the operations"
     )
     return [*found, tokens, predicted]
 
