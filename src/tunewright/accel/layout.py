@@ -144,8 +144,9 @@ def passes(
     """
     order = sorted(rows, key=lambda row: row.beginning) if sharing else list(rows)
     groups = _filled(order, 0, sharing=sharing, most_tokens=most_tokens, most_rows=most_rows)
-    common = min(in_common(a, b) for a, b in pairwise(order)) if len(groups) > 1 else 0
-    if not sharing or common < LEAST_SHARED:
+    several = sharing and len(groups) > 1
+    common = min(in_common(a, b) for a, b in pairwise(order)) if several else 0
+    if common < LEAST_SHARED:
         return Laid(None, [pieces(group, sharing=sharing) for group in groups])
     held = Piece(order[0].tokens[:common], [IGNORED] * common, 0, ())
     room = most_tokens - common

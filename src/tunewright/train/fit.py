@@ -82,16 +82,13 @@ def fitted(
     raise TunewrightError([_too_large(least, memory_free or 0, method.device, options)])
 
 
-def selects(options: TrainSection, shards: int) -> bool:
-    """Return whether what is cheap can be recomputed by itself: not of weights that come and go meanwhile."""
-    return shards == 1 and options.deepspeed is None
-
-
 def _ways(options: TrainSection, shards: int) -> tuple[Recomputed, ...]:
     """Return what may be recomputed, in the order in which it is tried."""
     if options.gradient_checkpointing != "auto":
         return (options.gradient_checkpointing,)
-    return (False, "selective", True) if selects(options, shards) else (False, True)
+    # What is cheap is not recomputed by itself where weights come and go meanwhile.
+    alone = shards == 1 and options.deepspeed is None
+    return (False, "selective", True) if alone else (False, True)
 
 
 def usable(memory_free: int) -> int:
