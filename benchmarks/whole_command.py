@@ -5,7 +5,8 @@
 400 conversations of two turns, cut from the bundled manuscript; 50 steps of 8, rank 16 on every linear, float32,
 learning rate 1e-3, constant. Each tokenises, shuffles, loads and saves as it does by itself. Told are the seconds
 of the command, those of training (first to last step, evaluation at the end not counted), those until the first step is
-logged, and the mean loss of the last ten steps. Commands take turns.
+logged, and the loss that the adapter has afterwards on the answers of all rows, each with the token that ends it: the
+losses that the commands log are of different tokens. Commands take turns.
 """
 
 import argparse
@@ -24,13 +25,17 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from speed.environments import interpreter
 from speed.figures import filled
 from speed.machine import CACHE, machine, several
 from speed.processes import Failed, environment
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-ROWS, STEPS, LAST = 400, 50, 10
+ROWS, STEPS = 400, 50
 WORDS = (16, 60)
 RATE, RANK, ALPHA = 1e-3, 16, 32
 
@@ -43,13 +48,13 @@ class Whole:
         seconds: From start to end.
         training: From the beginning of the first step to the end of the last.
         first_step: From the start to the log of the first step.
-        losses: Of each step.
+        loss: Of the adapter that it left, on all rows; in nats a token.
     """
 
     seconds: float
     training: float
     first_step: float
-    losses: Sequence[float]
+    loss: float
 
 
 def conversations() -> list[tuple[str, str]]:
@@ -222,38 +227,62 @@ def timed(name: str, threads: int, cache: Path) -> Whole:
             said = heard[-1][1] if heard else "it said nothing"
             raise Failed(f"it ended with exit code {process.returncode}: {said[:300]}")
         if name == "ours":
-            return _of_journal(folder / "run" / "training" / "progress.jsonl", started, seconds)
-        return of_log(heard, started, seconds)
+            training, first = _of_journal(folder / "run" / "training" / "progress.jsonl")
+            loss = loss_on_rows(base(cache), folder / "run" / "adapter")
+        else:
+            training, first = of_log(heard)
+            loss = loss_on_rows(base(cache), folder / "out")
+        return Whole(seconds, training, first - started, loss)
 
 
-def _of_journal(file: Path, started: float, seconds: float) -> Whole:
+def loss_on_rows(model_folder: str, adapter: Path | None) -> float:
+    """Return the mean loss on the answers of all rows, each with the token that ends it; in nats a token."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    total, count = 0.0, 0
+    for question, answer in conversations():
+        asked = [{"role": "user", "content": question}]
+        start: str = tokenizer.apply_chat_template(
+            asked, tokenize=False, add_generation_prompt=True
+        )
+        ends = answer + str(tokenizer.eos_token)
+        ids, known = (
+            tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+            for text in (start + ends, start)
+        )
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, known.shape[1] - 1 : -1]
+        learned = ids[0, known.shape[1] :]
+        total += float(cross_entropy(logits, learned, reduction="sum"))
+        count += len(learned)
+    return total / count
+
+
+def _of_journal(file: Path) -> tuple[float, float]:
+    """Return the seconds of training, and the Unix time at which the first step was over."""
     lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    metrics = file.with_name("metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    losses = [row["loss"] for row in map(json.loads, metrics) if "loss" in row]
     steps = [row for row in lines if "step" in row]
     ends = {row["step"]: row["time"] for row in reversed(steps)}
-    training = ends[max(ends)] - ends[0]
-    return Whole(seconds, training, ends[min(step for step in ends if step)] - started, losses)
+    return ends[max(ends)] - ends[0], ends[min(step for step in ends if step)]
 
 
-def of_log(heard: Sequence[tuple[float, str]], started: float, seconds: float) -> Whole:
-    """Return the figures of a log that has a dictionary for each step, as Transformers prints it.
+def of_log(heard: Sequence[tuple[float, str]]) -> tuple[float, float]:
+    """Return what `_of_journal` does, of a log that has a dictionary for each step, as Transformers prints it.
 
     Args:
         heard: Unix time and text of each line.
-        started: Unix time at which the command was started.
-        seconds: Of the command.
 
     Raises:
         ValueError: There is no step in it, or no summary.
     """
     rows = [(when, row) for when, line in heard if (row := _dictionary(line))]
-    steps = [(when, float(row["loss"])) for when, row in rows if "loss" in row]
+    steps = [when for when, row in rows if "loss" in row]
     summaries = [float(row["train_runtime"]) for _, row in rows if "train_runtime" in row]
     if not (steps and summaries):
         raise ValueError("the log has no step or no summary")
-    losses = [loss for _, loss in steps]
-    return Whole(seconds, summaries[-1], steps[0][0] - started, losses)
+    return summaries[-1], steps[0]
 
 
 def _dictionary(line: str) -> dict[str, Any]:
@@ -269,17 +298,14 @@ def table(results: Mapping[str, Sequence[Whole]]) -> str:
     lines = [
         f"{ROWS} rows, {STEPS} steps of 8; median of {len(next(iter(results.values())))} rounds.",
         "",
-        "| command | in all | until the first step | training | rows a second | loss, last ten steps |",
+        "| command | in all | until the first step | training | rows a second | loss on all rows |",
         "|---|---|---|---|---|---|",
     ]
     for name, several_runs in results.items():
         whole, first, training, loss = (
             median(values)
             for values in zip(
-                *(
-                    (r.seconds, r.first_step, r.training, sum(r.losses[-LAST:]) / LAST)
-                    for r in several_runs
-                ),
+                *((r.seconds, r.first_step, r.training, r.loss) for r in several_runs),
                 strict=True,
             )
         )
@@ -313,7 +339,9 @@ def main() -> None:
                 print(f"{name}: no figure, {error}", file=sys.stderr, flush=True)
     if not results:
         raise SystemExit("no command could be run")
+    before = loss_on_rows(base(args.cache), None)
     text = f"Measured on {machine()}, {args.threads} threads. {table(results)}"
+    text += f"\n\nThe loss on all rows before training: {before:.3f}."
     print(text)
     if args.json:
         given = {name: [asdict(one) for one in runs] for name, runs in results.items()}

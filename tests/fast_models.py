@@ -1,13 +1,28 @@
-"""Tiny random models with an adapter whose B is not zero, and rows of which some begin alike."""
+"""Tiny random models with an adapter whose B is not zero, rows of which some begin alike, and the plain path.
+
+The plain path here is Transformers' own: one row at a time, all logits, its cross entropy.
+"""
 
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright.accel.layout import IGNORED, Row
+from tunewright.accel.techniques import Ways
 
 KINDS = ("qwen3", "llama", "mistral")
 WORDS = 300
+LOSS, GRADIENT = 1e-6, 1e-5
+OFF = Ways(
+    label_only_head=False,
+    packing=False,
+    length_bucketing=False,
+    shared_prefix=False,
+    fused_lora=False,
+    tokens_a_pass=10_000,
+    rows_a_pass=3,
+)
 
 
 def make_model(
@@ -57,3 +72,26 @@ def make_rows(prefix: int = 30, seed: int = 0) -> list[Row]:
             labels[-4:-2] = [IGNORED] * 2
         rows.append(Row(tokens, labels))
     return rows
+
+
+def labels_of(rows) -> int:
+    return sum(label != IGNORED for row in rows for label in row.labels[1:])
+
+
+def plain(model, rows, labels=None) -> tuple[float, torch.Tensor]:
+    total = 0.0
+    for row in rows:
+        logits = model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0]
+        loss = cross_entropy(
+            logits[:-1].float(), torch.tensor(row.labels[1:]), ignore_index=IGNORED, reduction="sum"
+        )
+        (loss / (labels or labels_of(rows))).backward()
+        total += float(loss.detach())
+    return total / (labels or labels_of(rows)), gradient_of(model)
+
+
+def gradient_of(model) -> torch.Tensor:
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    found = torch.cat(parts).clone()
+    model.zero_grad()
+    return found

@@ -146,14 +146,14 @@ def chosen(bench: Bench, who: str, contender: Contender) -> tuple[Flags, dict[st
     if len(contender.variants) == 1:
         return contender.variants[0], {}
     seconds: dict[str, float] = {}
-    why = ""
+    why, steps = "", min(TRIAL_STEPS, bench.steps)
     for flags in contender.variants:
         try:
-            told = bench.told(who, contender, flags, TRIAL_STEPS + 1, "")
+            told = bench.told(who, contender, flags, steps + 1, "")
         except Failed as error:
             why = str(error)
             continue
-        seconds[json.dumps(flags)] = round_of(told).seconds / TRIAL_STEPS
+        seconds[json.dumps(flags)] = round_of(told).seconds / steps
         say(f"  {who} {json.dumps(flags)}: {seconds[json.dumps(flags)]:.2f} s a step")
     if not seconds:
         raise Failed(why)

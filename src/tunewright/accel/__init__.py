@@ -1,9 +1,10 @@
 """What makes training faster: each choice with its reason."""
 
 from tunewright.accel.choices import Choice, Speeds, batching, precision
-from tunewright.accel.techniques import TECHNIQUES, TOKENS, Ways, Work, techniques, work_of
+from tunewright.accel.techniques import KERNELS, TECHNIQUES, TOKENS, Ways, Work, techniques, work_of
 
 __all__ = [
+    "KERNELS",
     "TECHNIQUES",
     "TOKENS",
     "Choice",

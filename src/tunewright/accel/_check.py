@@ -1,7 +1,8 @@
 """The self-check before the first step: the same loss and gradient as the plain path, or the plain path it is."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ wrong, change the gradient by tenths. The exact equality is a test of the tiny m
 """
 MOST_TOKENS = 1024
 """Of the rows that are checked, two of them aside: the check is to cost less than a step."""
+TRIALS = 3
+"""Runs of which the fastest counts, where two ways are told apart by their time."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,43 @@ class Checked:
     gain: float
 
 
+def kernels_gain(model: PeftModel, steps: Steps, rows: Sequence[Row]) -> float:
+    """Return how many times as fast some rows of the first step run with other kernels for norms and gates.
+
+    They are on afterwards. The first run with them, which may compile for a while, is not counted.
+
+    Args:
+        model: As it is before the first step.
+        steps: The accelerated path.
+        rows: Of the first step.
+
+    Raises:
+        Exception: What the kernels raise where they cannot be compiled or run.
+    """
+    chosen = _few(rows)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def fastest() -> float:
+        runs = [_measured(trained, lambda: steps.train(chosen, 1).loss) for _ in range(TRIALS + 1)]
+        return min(seconds for *_, seconds in runs[1:])
+
+    with _without_dropout(model):
+        steps.kernels = False
+        before = fastest()
+        steps.kernels = True
+        return before / max(fastest(), 1e-9)
+
+
+@contextmanager
+def _without_dropout(model: PeftModel) -> Generator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def check(model: PeftModel, steps: Steps, rows: Sequence[Row], *, rows_a_pass: int) -> Checked:
     """Return how the accelerated path differs from the plain one on some rows of the first step.
 
@@ -53,13 +93,11 @@ def check(model: PeftModel, steps: Steps, rows: Sequence[Row], *, rows_a_pass: i
     chosen = _few(rows)
     labels = max(1, sum(label != IGNORED for row in chosen for label in row.labels[1:]))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    was_training = model.training
 
     def accelerated() -> float:
         return steps.train(chosen, labels).loss / labels
 
-    model.eval()
-    try:
+    with _without_dropout(model):
         fast, gradient, _ = _measured(trained, accelerated)
         with steps.plain():
             plain, reference, seconds = _measured(
@@ -67,8 +105,6 @@ def check(model: PeftModel, steps: Steps, rows: Sequence[Row], *, rows_a_pass: i
             )
         # Once more for the time alone: the first run of all also warms up what both use.
         *_, fast_seconds = _measured(trained, accelerated)
-    finally:
-        model.train(was_training)
     loss_error = abs(fast - plain) / max(abs(plain), 1e-12)
     distance = torch.stack([(a - b).norm() for a, b in zip(gradient, reference, strict=True)])
     size = torch.stack([b.norm() for b in reference])
@@ -95,6 +131,8 @@ def _measured(
     """Return the loss, the gradient and the seconds of a run; the parameters are left without a gradient."""
     began = time.perf_counter()
     loss = run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     seconds = time.perf_counter() - began
     gradient = [torch.zeros_like(p) if p.grad is None else p.grad.detach().clone() for p in trained]
     for parameter in trained:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from tunewright.accel import _attention
 from tunewright.accel._head import Sums, head_loss, sums_of
+from tunewright.accel._kernels import Kernels, compiled, of_liger
 from tunewright.accel._lora import FusedLora
 from tunewright.accel.layout import IGNORED, Piece, Row, buckets, executed, passes
 from tunewright.accel.techniques import Ways
@@ -57,6 +58,9 @@ class Steps:
             raise TypeError("the model has no output head")
         self._model, self._head_module, self._ways = inner, head, ways
         self._fused = FusedLora(model, apart=ways.selective) if ways.fused_lora else None
+        self._kernels: Kernels | None = None
+        if ways.kernels:
+            self._kernels = Kernels(model, of_liger if ways.liger_kernel else compiled)
         if ways.packing:
             _attention.register()
             inner.set_attn_implementation(_attention.NAME)
@@ -64,17 +68,29 @@ class Steps:
     @contextmanager
     def plain(self) -> Generator[None]:
         """Let the model itself be what it was, to be compared with."""
-        self._set(fused=False)
+        kernels = self.kernels
+        self._set(fused=False, kernels=False)
         try:
             yield
         finally:
-            self._set(fused=True)
+            self._set(fused=True, kernels=kernels)
 
     def leave(self) -> None:
         """Let the model itself be what it was, for good."""
-        self._set(fused=False)
+        self._set(fused=False, kernels=False)
 
-    def _set(self, *, fused: bool) -> None:
+    @property
+    def kernels(self) -> bool:
+        """Whether norms and gates run by other kernels; not before it is set."""
+        return self._kernels is not None and self._kernels.on
+
+    @kernels.setter
+    def kernels(self, on: bool) -> None:
+        if self._kernels is not None:
+            self._kernels.on = on
+
+    def _set(self, *, fused: bool, kernels: bool) -> None:
+        self.kernels = kernels
         if self._fused is not None:
             self._fused.on = fused
 

@@ -9,7 +9,11 @@ from tunewright.accel.layout import IGNORED, Row, buckets, passes
 
 Wanted = Mapping[str, bool | Literal["auto"]]
 """Of each technique whether it is asked for; auto: where it gains."""
-TECHNIQUES = ("label_only_head", "packing", "length_bucketing", "shared_prefix", "fused_lora")
+KERNELS = ("liger_kernel", "torch_compile")
+TECHNIQUES = (
+    *("label_only_head", "packing", "length_bucketing", "shared_prefix", "fused_lora"),
+    *KERNELS,
+)
 TOKENS = "tokens_a_pass"
 WORTHWHILE = 1.02
 """A gain below it is not worth another way of running the same rows."""
@@ -28,6 +32,8 @@ class Ways:
         tokens_a_pass: Positions of a pass at most.
         rows_a_pass: Rows of a padded pass, without bucketing.
         selective: Of what is recomputed, the products of linears are kept.
+        liger_kernel: Norms and gates run by Liger's kernels, where they prove faster.
+        torch_compile: By kernels that torch compiles.
     """
 
     label_only_head: bool
@@ -38,12 +44,19 @@ class Ways:
     tokens_a_pass: int
     rows_a_pass: int
     selective: bool = False
+    liger_kernel: bool = False
+    torch_compile: bool = False
 
     @property
     def plain(self) -> bool:
         """Whether nothing of it is used."""
         ways = (self.label_only_head, self.packing, self.length_bucketing, self.fused_lora)
-        return not any(ways)
+        return not any((*ways, self.kernels))
+
+    @property
+    def kernels(self) -> bool:
+        """Whether norms and gates run by other kernels."""
+        return self.liger_kernel or self.torch_compile
 
 
 @dataclass(frozen=True)
@@ -139,7 +152,25 @@ def techniques(
     against = _against("fused_lora", wanted, obstacles)
     reason = against or "it is one operation in place of five"
     found.append(Choice("fused_lora", "off" if against else "on", reason))
-    return found, plain / last
+    return [*found, *_kernels(wanted, obstacles)], plain / last
+
+
+def _kernels(wanted: Wanted, obstacles: Mapping[str, str]) -> list[Choice]:
+    """Return whose kernels norms and gates run by: the gain is measured, not counted."""
+    liger, compiled = (_against(name, wanted, obstacles) for name in KERNELS)
+    if liger is None:
+        compiled = compiled or "Liger's kernels do it"
+    elif wanted["torch_compile"] == "auto":
+        compiled = (
+            compiled or "compiling takes longer than most runs gain; accel.torch_compile=true"
+        )
+    reasons = dict(zip(KERNELS, (liger, compiled), strict=True))
+    return [
+        Choice(
+            name, "off" if why else "on", why or "if the first rows run faster with it than without"
+        )
+        for name, why in reasons.items()
+    ]
 
 
 def _against(name: str, wanted: Wanted, obstacles: Mapping[str, str]) -> str | None:

@@ -18,6 +18,7 @@ from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_s
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from tunewright.accel import _unsloth
 from tunewright.artifacts import sha256
 from tunewright.config.schema import LoraSection, TrainSection
 from tunewright.errors import Problem, TunewrightError
@@ -39,8 +40,10 @@ from tunewright.train._state import like, whole
 from tunewright.train.methods import (
     CHANGES_BASE,
     STARTS_ABOVE_ZERO,
+    UNSLOTH,
     begins_with,
     conflicts,
+    target_names,
 )
 
 
@@ -69,7 +72,7 @@ def build(
         dtype: Precision of the base's weights that are not in 4 bits.
         device: Kind of device; on CUDA the model goes to the current one.
         seed: Of random beginnings; the state of the random number generators is left alone.
-        attention: eager, sdpa or flash_attention_2.
+        attention: eager, sdpa, flash_attention_2, or unsloth: the whole model by its loader.
         extra_special_tokens: Added tokens, whose rows of embedding and head are trained.
         calibration: Token rows (`input_ids`, `labels`) from which `eva` starts.
 
@@ -80,6 +83,11 @@ def build(
     cards = [torch.cuda.current_device()] if device == "cuda" else []
     with _quiet(), torch.random.fork_rng(cards):
         torch.manual_seed(seed)
+        if attention == UNSLOTH:
+            linears = target_names(options.lora)
+            tuned = _unsloth.load(base, options, linears, dtype=DTYPES[dtype], seed=seed)
+            _train_in_float32(tuned, DTYPES[dtype])
+            return tuned
         model = _load_base(base, options, dtype, device, attention)
         problems = conflicts(options, device) + _unmatched(model, options.lora)
         if problems:

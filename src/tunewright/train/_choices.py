@@ -115,9 +115,15 @@ def choose(
     """
     options = config.train
     lengths = [len(row["input_ids"]) for row in rows]
+    own = config.accel.backend == methods.UNSLOTH
     dtype = accel.precision(options.dtype, device, accel.measure_speeds(device))
+    if own:
+        dtype = Choice("dtype", "bfloat16", "accel.backend computes in 16 bits")
     attention = methods.attention(
-        options.attn_implementation, device=device, dtype=dtype.value, installed=flash_installed()
+        methods.UNSLOTH if own else options.attn_implementation,
+        device=device,
+        dtype=dtype.value,
+        installed=flash_installed(),
     )
     free = memory_free(device)
     method = method_for(config, dtype=dtype.value, device=device, attention=attention.value)

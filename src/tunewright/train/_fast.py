@@ -7,10 +7,11 @@ import torch
 from peft import PeftModel
 
 from tunewright.accel import Ways
-from tunewright.accel._check import check
+from tunewright.accel._check import check, kernels_gain
 from tunewright.accel._step import Steps, Totals
 from tunewright.accel.layout import IGNORED, Row
-from tunewright.train._batches import Batch
+from tunewright.accel.techniques import WORTHWHILE
+from tunewright.train._batches import Batch, is_out_of_memory
 from tunewright.train._course import Course
 from tunewright.train._heap import give_back
 
@@ -42,10 +43,15 @@ class Fast:
 
     def holds(self, inputs: Batch, course: Course) -> bool:
         """Return whether this path may be taken; at the first step that is found out, and remembered."""
-        if not self._self_check:
+        if not (self._self_check or self._ways.kernels):
             return True
         if course.checked is None:
-            course.checked = self._found(rows_of(inputs))
+            rows = rows_of(inputs)
+            # In this order: what is compared with the plain path is what training will use.
+            kernels = {"kernels": self._tried(rows)} if self._ways.kernels else {}
+            found = self._found(rows) if self._self_check else {"passed": True}
+            course.checked = {**found, **kernels}
+        self._steps.kernels = bool(course.checked.get("kernels"))
         if not course.checked["passed"]:
             self._steps.leave()
         return bool(course.checked["passed"])
@@ -69,6 +75,28 @@ class Fast:
     def rows_at_once(self, rows: int) -> int:
         """Return the rows of a pass of the plain path, for a batch of so many."""
         return min(rows, self._ways.rows_a_pass)
+
+    def _tried(self, rows: Sequence[Row]) -> bool:
+        """Return whether other kernels for norms and gates gain something here."""
+        name = "Liger's kernels" if self._ways.liger_kernel else "Compiled kernels"
+        try:
+            gain = kernels_gain(self._model, self._steps, rows)
+        # Compilers and drivers have exceptions of their own, and training can do without any of them.
+        except Exception as error:
+            self._steps.kernels = False
+            if is_out_of_memory(error):
+                raise
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+            self._said("accel", f"{name} for norms and gates do not run here and stay off: {first}")
+            return False
+        used = gain >= WORTHWHILE
+        self._steps.kernels = used
+        text = "are used" if used else "stay off"
+        self._said(
+            "accel",
+            f"{name} for norms and gates {text}: with them rows run {gain:.2f} times as fast.",
+        )
+        return used
 
     def _found(self, rows: Sequence[Row]) -> dict[str, float | bool]:
         found = check(self._model, self._steps, rows, rows_a_pass=self._ways.rows_a_pass)

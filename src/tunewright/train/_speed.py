@@ -1,6 +1,7 @@
 """Which techniques of `accel` a training uses: what stands against them here, and the rows they are judged by."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from tunewright import accel
@@ -11,12 +12,12 @@ from tunewright.config.schema import Config, Recomputed
 from tunewright.machine import is_sharded, process_count, shards
 from tunewright.models.families import Shape
 from tunewright.train.fit import Fit, largest_batch
-from tunewright.train.methods import Method, method_of
+from tunewright.train.methods import UNSLOTH, Method, method_of
 
 SPEED = (*accel.TECHNIQUES, accel.TOKENS)
 """Choices that say how the rows of a step go through the model."""
-MOST_TOKENS = 4096
-"""Positions of a pass that keep any of our devices busy."""
+MOST_TOKENS, MOST_TOKENS_IN_4_BITS = 4096, 16384
+"""Positions of a pass that keep any of our devices busy; in 4 bits each pass unpacks all weights besides."""
 SAMPLE = 20
 """Optimizer steps that the gain is predicted from."""
 
@@ -53,7 +54,7 @@ def speed_choices(
             longest=longest,
             memory_free=memory_free,
             checkpointing=fit.gradient_checkpointing,
-            most=max(micro, MOST_TOKENS // longest),
+            most=max(micro, _most_tokens(config) // longest),
         )
         at_once = max(micro, most)
     fitting = f"{at_once} of the longest rows fit" if at_once > 1 else "the longest row fits"
@@ -76,6 +77,10 @@ def speed_choices(
     return [*found, tokens, predicted]
 
 
+def _most_tokens(config: Config) -> int:
+    return MOST_TOKENS_IN_4_BITS if config.train.load_in_4bit else MOST_TOKENS
+
+
 def method_for(config: Config, *, dtype: str, device: str, attention: str) -> Method:
     """Return the way of training that a config asks for, with what else was decided."""
     return method_of(
@@ -86,6 +91,7 @@ def method_for(config: Config, *, dtype: str, device: str, attention: str) -> Me
         added_tokens=len(config.model.extra_special_tokens),
         shards=shards(),
         fused=config.accel.fused_lora is not False
+        and attention != UNSLOTH
         and not config.train.lora.use_dora
         and _in_one_process(config),
     )
@@ -119,6 +125,12 @@ def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dic
         found["packing"] = f"attention is {method.attention}, and packing goes with sdpa"
     if shape.window is not None and longest > shape.window:
         found["packing"] = f"rows are longer than the attention's window of {shape.window}"
+    if method.device != "cuda":
+        found["liger_kernel"] = f"it is for GPUs, and this is {method.device}"
+    elif find_spec("liger_kernel") is None:
+        found["liger_kernel"] = "the package liger-kernel is not installed"
+    if method.attention == UNSLOTH:
+        found |= dict.fromkeys(("fused_lora", *accel.KERNELS), "Unsloth's kernels do it")
     if not _in_one_process(config):
         found = dict.fromkeys(accel.TECHNIQUES, "it is for training in one process")
     return found
@@ -126,7 +138,7 @@ def obstacles(config: Config, shape: Shape, method: Method, longest: int) -> dic
 
 def asked(config: Config) -> dict[str, Any]:
     """Return what is asked for, as a JSON value."""
-    return config.accel.model_dump(mode="json", include=set(accel.TECHNIQUES))
+    return config.accel.model_dump(mode="json", include={*accel.TECHNIQUES, "backend"})
 
 
 def checkpointing_of(choices: Mapping[str, Choice]) -> Recomputed:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,8 @@ def _plain(model: PeftModel, batch: Mapping[str, torch.Tensor]) -> Run:
 
 
 def _accelerated(model: PeftModel, ways: Ways, rows: Sequence[Mapping[str, Any]]) -> Run:
-    steps = Steps(model, ways)
+    # Kernels that have to be compiled are tried at the first step, not here.
+    steps = Steps(model, replace(ways, liger_kernel=False, torch_compile=False))
     given = [Row(row["input_ids"], row["labels"]) for row in rows]
     labels = sum(len(row.labels) for row in given)
 

@@ -7,7 +7,7 @@ from tunewright.config.schema import Recomputed, TrainSection
 from tunewright.errors import Problem, TunewrightError
 from tunewright.models.families import Shape
 from tunewright.train.memory import Memory, training_memory
-from tunewright.train.methods import Method
+from tunewright.train.methods import UNSLOTH, Method
 
 SPARE = 0.1
 """Share of the free memory that is left alone: the prediction is good to a tenth."""
@@ -71,7 +71,7 @@ def fitted(
         TunewrightError: E_OOM, not even one row fits: names the parts and what to lower.
     """
     asked, accumulation = options.per_device_train_batch_size, options.gradient_accumulation_steps
-    ways = _ways(options, method.shards)
+    ways = _ways(options, method)
     tried: list[tuple[Recomputed, int]] = [(way, rows) for way in ways for rows in halvings(asked)]
     for way, rows in tried:
         memory = _memory(shape, method, longest, (way, rows))
@@ -82,12 +82,12 @@ def fitted(
     raise TunewrightError([_too_large(least, memory_free or 0, method.device, options)])
 
 
-def _ways(options: TrainSection, shards: int) -> tuple[Recomputed, ...]:
+def _ways(options: TrainSection, method: Method) -> tuple[Recomputed, ...]:
     """Return what may be recomputed, in the order in which it is tried."""
     if options.gradient_checkpointing != "auto":
         return (options.gradient_checkpointing,)
-    # What is cheap is not recomputed by itself where weights come and go meanwhile.
-    alone = shards == 1 and options.deepspeed is None
+    # What is cheap is not recomputed by itself where weights come and go meanwhile, or layers are not Transformers'.
+    alone = method.shards == 1 and options.deepspeed is None and method.attention != UNSLOTH
     return (False, "selective", True) if alone else (False, True)
 
 

@@ -14,6 +14,8 @@ STARTS_ABOVE_ZERO = (*CHANGES_BASE, "loftq")
 """Beginnings of the initialisations whose B A is not zero, and is no part of what was learned."""
 BYTES: Mapping[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOAT = 4
+UNSLOTH = "unsloth"
+"""The backend, and the attention that it brings."""
 _UNPAGED = {"paged_adamw_8bit": "adamw_bnb_8bit", "paged_adamw_32bit": "adamw_torch"}
 
 
@@ -25,7 +27,7 @@ class Method:
         dtype: Precision of weights and activations.
         device: cuda, mps or cpu.
         optimizer: Name as in TrainingArguments.
-        attention: eager, sdpa or flash_attention_2.
+        attention: eager, sdpa, flash_attention_2, or unsloth for what that backend has.
         r: Rank.
         targets: Linears with an adapter.
         whole: Modules that are trained whole.
@@ -178,7 +180,7 @@ def attention(wanted: str, *, device: str, dtype: str, installed: bool) -> Choic
     """Return how attention is computed: as asked for where this machine can, or PyTorch's sdpa.
 
     Args:
-        wanted: train.attn_implementation.
+        wanted: train.attn_implementation, or unsloth where that is the backend.
         device: Kind of device.
         dtype: Precision of the base's weights.
         installed: The package flash_attn is there.
@@ -186,6 +188,8 @@ def attention(wanted: str, *, device: str, dtype: str, installed: bool) -> Choic
     name = "attn_implementation"
     if wanted == "auto":
         return Choice(name, "sdpa", "PyTorch brings it, and picks its fastest kernel")
+    if wanted == UNSLOTH:
+        return Choice(name, wanted, "accel.backend brings its own")
     if wanted != "flash_attention_2":
         return Choice(name, wanted, "asked for in train.attn_implementation")
     obstacles = {

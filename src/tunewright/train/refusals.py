@@ -11,10 +11,11 @@ from stat import S_ISREG
 
 from tunewright.config.schema import Config, TrainSection
 from tunewright.errors import Problem
-from tunewright.machine import disk_space
+from tunewright.machine import disk_space, process_count
 from tunewright.models.families import HEAD, LINEARS, Shape, named
 from tunewright.train.methods import (
     STARTS_ABOVE_ZERO,
+    UNSLOTH,
     begins_with,
     conflicts,
     optimizer,
@@ -62,6 +63,7 @@ def problems_of(config: Config, shape: Shape, highest: int, place: Place) -> lis
         *_of_base(config, shape, highest),
         *_names(config.train, shape),
         *settings_problems(config.train, place),
+        *_backend(config, place),
         *sharding_problems(config, shape, place.device, os.environ),
         *_space(config, place),
     ]
@@ -78,6 +80,41 @@ def settings_problems(options: TrainSection, place: Place) -> list[Problem]:
         message = f"This {place.device} device does not compute in bfloat16."
         found.append(_wrong("dtype", message, "--set train.dtype=auto"))
     return found + _deepspeed(options)
+
+
+def _backend(config: Config, place: Place) -> list[Problem]:
+    """Return what stands against Unsloth, if it is asked for."""
+    if config.accel.backend != UNSLOTH:
+        return []
+    options, lora = config.train, config.train.lora
+    back = "--set accel.backend=transformers"
+    against = {
+        f"It needs an NVIDIA, AMD or Intel GPU, and this is {place.device}.": place.device
+        != "cuda",
+        "It is not installed: pip install unsloth": find_spec("unsloth") is None,
+        "It trains in one process.": process_count() > 1 or options.deepspeed is not None,
+        "It computes in bfloat16 here, and train.dtype asks for something else.": options.dtype
+        not in ("auto", "bfloat16"),
+        f"This {place.device} device does not compute in bfloat16.": not place.has_bfloat16,
+        "It has its own attention: leave out train.attn_implementation.": options.attn_implementation
+        != "auto",
+        "It recomputes everything or nothing: train.gradient_checkpointing is selective.": options.gradient_checkpointing
+        == "selective",
+        "Its 4 bits are nf4, with double quantisation.": options.load_in_4bit
+        and (options.bnb_4bit_quant_type != "nf4" or not options.bnb_4bit_use_double_quant),
+        "Its adapters are plain LoRA that begins at zero: no DoRA, other initialisation, module trained whole, "
+        "or added token.": bool(
+            lora.use_dora
+            or lora.init_lora_weights is not True
+            or lora.modules_to_save
+            or config.model.extra_special_tokens
+        ),
+    }
+    return [
+        Problem("E_CONFIG_VALUE", f"Unsloth cannot be used here. {text}", "accel.backend", back)
+        for text, holds in against.items()
+        if holds
+    ]
 
 
 def _of_base(config: Config, shape: Shape, highest: int) -> list[Problem]:

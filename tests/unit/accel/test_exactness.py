@@ -9,8 +9,17 @@ import itertools
 
 import pytest
 import torch
-from fast_models import KINDS, make_model, make_rows
-from torch.nn.functional import cross_entropy
+from fast_models import (
+    GRADIENT,
+    KINDS,
+    LOSS,
+    OFF,
+    gradient_of,
+    labels_of,
+    make_model,
+    make_rows,
+    plain,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tunewright.accel import _attention, _head, _lora, _recompute, _step
@@ -18,18 +27,7 @@ from tunewright.accel import layout as layouts
 from tunewright.accel._check import check
 from tunewright.accel._step import Steps
 from tunewright.accel.layout import IGNORED, Row
-from tunewright.accel.techniques import Ways
 
-LOSS, GRADIENT = 1e-6, 1e-5
-OFF = Ways(
-    label_only_head=False,
-    packing=False,
-    length_bucketing=False,
-    shared_prefix=False,
-    fused_lora=False,
-    tokens_a_pass=10_000,
-    rows_a_pass=3,
-)
 ALONE = {
     "label_only_head": {"label_only_head": True},
     "packing": {"packing": True},
@@ -60,29 +58,6 @@ def model(request):
 @pytest.fixture
 def rows():
     return make_rows()
-
-
-def labels_of(rows) -> int:
-    return sum(label != IGNORED for row in rows for label in row.labels[1:])
-
-
-def plain(model, rows, labels=None) -> tuple[float, torch.Tensor]:
-    total = 0.0
-    for row in rows:
-        logits = model(input_ids=torch.tensor([row.tokens]), use_cache=False).logits[0]
-        loss = cross_entropy(
-            logits[:-1].float(), torch.tensor(row.labels[1:]), ignore_index=IGNORED, reduction="sum"
-        )
-        (loss / (labels or labels_of(rows))).backward()
-        total += float(loss.detach())
-    return total / (labels or labels_of(rows)), gradient_of(model)
-
-
-def gradient_of(model) -> torch.Tensor:
-    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
-    found = torch.cat(parts).clone()
-    model.zero_grad()
-    return found
 
 
 def errors(model, rows, ways) -> tuple[float, float]:

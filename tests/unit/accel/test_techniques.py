@@ -1,7 +1,7 @@
 import pytest
 
 from tunewright.accel.layout import IGNORED, Row
-from tunewright.accel.techniques import TECHNIQUES, Ways, techniques, work_of
+from tunewright.accel.techniques import KERNELS, TECHNIQUES, Ways, techniques, work_of
 
 AUTO = dict.fromkeys(TECHNIQUES, "auto")
 
@@ -42,6 +42,8 @@ def test_all_of_them_and_what_they_should_gain():
         "length_bucketing": "off",
         "shared_prefix": "on",
         "fused_lora": "on",
+        "liger_kernel": "on",
+        "torch_compile": "off",
     }
     assert gain == pytest.approx(work.padded * 20 / (work.shared * 10 + work.labels * 10))
     assert found["packing"].reason.startswith(
@@ -77,3 +79,20 @@ def test_plain_is_without_any():
     off = dict.fromkeys(TECHNIQUES, False)
     assert Ways(**off, tokens_a_pass=1, rows_a_pass=1).plain
     assert not Ways(**off | {"packing": True}, tokens_a_pass=1, rows_a_pass=1).plain
+
+
+@pytest.mark.parametrize(
+    ("wanted", "obstacles", "on"),
+    [
+        ({}, {"liger_kernel": "no GPU"}, []),
+        ({"torch_compile": True}, {"liger_kernel": "no GPU"}, ["torch_compile"]),
+        ({"torch_compile": True}, {}, ["liger_kernel"]),
+        ({"torch_compile": True, "liger_kernel": False}, {}, ["torch_compile"]),
+        ({}, dict.fromkeys(KERNELS, "another's"), []),
+    ],
+)
+def test_norms_and_gates_have_one_sort_of_kernels(wanted, obstacles, on):
+    found, *_ = chosen(some(prefix=50), AUTO | wanted, obstacles)
+    assert [name for name in KERNELS if found[name].value == "on"] == on
+    for name, why in obstacles.items():
+        assert found[name].reason == why
