@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/python tools/reference.py --check
+	$(BIN)/python tools/safety.py
 
 docs: $(READY)
 	$(BIN)/python tools/reference.py

@@ -153,7 +153,7 @@ def random_model(config: Any, method: Any, *, checkpointing: bool) -> Any:
     dtype = getattr(torch, method.dtype)
     if method.load_in_4bit:
         with torch.device("meta"):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         quantisation = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
@@ -166,7 +166,7 @@ def random_model(config: Any, method: Any, *, checkpointing: bool) -> Any:
         fill(base, dtype, method.device)
     else:
         with torch.device(method.device):
-            base = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            base = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     base.config.use_cache = False
     base.requires_grad_(requires_grad=False)
     settings = LoraConfig(

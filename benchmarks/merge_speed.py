@@ -136,7 +136,9 @@ def peft(folder: Path) -> Callable[[], object]:
     from transformers import AutoModelForCausalLM
 
     def run() -> None:
-        base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
+        base = AutoModelForCausalLM.from_pretrained(
+            folder / "base", dtype=torch.bfloat16, trust_remote_code=False
+        )
         merged = PeftModel.from_pretrained(base, str(folder / "adapter")).merge_and_unload()
         merged.save_pretrained(folder / "out", max_shard_size=SHARD_BYTES)
 

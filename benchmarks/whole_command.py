@@ -237,8 +237,10 @@ def timed(name: str, threads: int, cache: Path) -> Whole:
 
 def loss_on_rows(model_folder: str, adapter: Path | None) -> float:
     """Return the mean loss on the answers of all rows, each with the token that ends it; in nats a token."""
-    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    tokenizer: Any = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        model_folder, dtype=torch.float32, trust_remote_code=False
+    )
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     total, count = 0.0, 0

@@ -203,7 +203,9 @@ def versions() -> dict[str, str]:
 def trained_model(task: Task) -> Any:
     """Return the base with the adapter, as PEFT's documentation shows."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = AutoModelForCausalLM.from_pretrained(task.base, dtype=getattr(torch, task.dtype))
+    base = AutoModelForCausalLM.from_pretrained(
+        task.base, dtype=getattr(torch, task.dtype), trust_remote_code=False
+    )
     base.config.use_cache = False
     return PeftModel.from_pretrained(base, task.adapter, is_trainable=True).to(device)
 

@@ -57,7 +57,9 @@ def make_base(folder: Path, shape: dict[str, Any], dtype: str) -> None:
         eos_token_id=END,
         pad_token_id=PAD,
     )
-    model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    model = AutoModelForCausalLM.from_config(
+        config, dtype=getattr(torch, dtype), trust_remote_code=False
+    )
     model.save_pretrained(folder)
     _tokenizer(shape["vocab_size"]).save_pretrained(folder)
 

@@ -38,6 +38,11 @@ CODES: Mapping[str, Code] = {
         "The GGUF file does not tokenise or compute as the merged model does.",
         "Look at the figures; a larger quantisation type passes where a smaller one fails.",
     ),
+    "E_MACHINE": Code(
+        1,
+        "Something on this machine has to be mended before everything works.",
+        "Do what stands beside it, then `tunewright doctor` once more.",
+    ),
     "E_STOPPED": Code(
         1,
         "It was decided to stop the run: at warnings about the data, or at the verdict.",

@@ -36,7 +36,9 @@ class FastLanguageModel:
         load_in_4bit,
         device_map,
         use_gradient_checkpointing,
+        trust_remote_code,
     ):
+        assert trust_remote_code is False
         cls.asked = [
             {
                 "max_seq_length": max_seq_length,

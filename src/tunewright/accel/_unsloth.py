@@ -33,6 +33,7 @@ def load(
         load_in_4bit=options.load_in_4bit,
         device_map={"": torch.cuda.current_device()},
         use_gradient_checkpointing=False,
+        trust_remote_code=False,
     )
     tuned = loader.get_peft_model(
         model,

@@ -7,6 +7,7 @@ import click
 
 from tunewright.cli import teams
 from tunewright.cli.comparison import compare
+from tunewright.cli.doctor import doctor
 from tunewright.cli.merging import merge
 from tunewright.cli.options import (
     BAD_ROWS,
@@ -282,7 +283,7 @@ def config_schema() -> None:
 
 
 for command in (
-    *(run, demo, status, compare, merge, push, serve, chat, store, init, verify, watch),
+    *(run, demo, status, compare, merge, push, serve, chat, store, init, verify, watch, doctor),
     *COMMANDS,
 ):
     cli.add_command(command)
