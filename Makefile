@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow test-all faults check docs format bench gpu-check kquants clean
+.PHONY: demo test test-slow test-all faults check docs site format bench gpu-check kquants clean
 
 demo: $(READY)
 	$(BIN)/tunewright demo
@@ -32,6 +32,9 @@ check: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tools/reference.py
+
+site: $(READY)
+	$(BIN)/mkdocs build --strict
 
 # About half an hour on two cores, once LLaMA-Factory is installed. All shapes and sets: see docs/performance.md.
 bench: $(READY)

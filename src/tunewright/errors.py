@@ -236,8 +236,18 @@ CODES: Mapping[str, Code] = {
     ),
     "E_TEMPLATE": Code(
         9,
-        "The chat template asks for something that is not allowed, or cannot be rendered.",
+        "The chat template cannot be rendered, or does not write the messages as they are.",
         "Correct the template in the model's folder.",
+    ),
+    "E_TEMPLATE_UNSAFE": Code(
+        9,
+        "The chat template reaches for what a template has no need of, such as Python's own objects.",
+        "Do not use this model before you know why; model.chat_template takes another template.",
+    ),
+    "E_TEMPLATE_LIMIT": Code(
+        9,
+        "The chat template takes more time or memory than a template may: 2 seconds of a processor, 256 MB.",
+        "Do not use this model before you know why; model.chat_template takes another template.",
     ),
     "E_DIVERGED": Code(
         10,

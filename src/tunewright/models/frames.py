@@ -9,22 +9,22 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date
 from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
-import jinja2
-from jinja2.ext import Extension
-from jinja2.nodes import CallBlock, Node
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from tunewright.errors import TunewrightError, failure
 from tunewright.models.messages import Message
+from tunewright.models.rendering import render
+from tunewright.models.templating import Refused
 
-TODAY = date(2024, 7, 26)
-"""The date in every text: Llama 3.1's own default. A date that moves would give another dataset every day."""
+REFUSALS = {
+    "syntax": ("E_TEMPLATE", "fails"),
+    "fails": ("E_TEMPLATE", "fails"),
+    "unsafe": ("E_TEMPLATE_UNSAFE", "is not safe"),
+    "limit": ("E_TEMPLATE_LIMIT", "is ended"),
+}
+"""Code and words for each kind of refusal."""
 
 _STRIPPED: tuple[Callable[[str], str], ...] = (
     str.strip,
@@ -90,7 +90,8 @@ def written(form: Format, messages: Sequence[Message], *, add_generation_prompt:
     """Return what the template writes; with exactly one BOS in front where the format asks for one.
 
     Raises:
-        TunewrightError: E_TEMPLATE, the template is not valid or does something forbidden.
+        TunewrightError: E_TEMPLATE, the template is not valid. E_TEMPLATE_UNSAFE, it reaches for something
+            forbidden. E_TEMPLATE_LIMIT, it takes more time or memory than a template may.
     """
     text = _rendered(form, messages, add_generation_prompt=add_generation_prompt)
     if not form.bos_token:
@@ -98,15 +99,6 @@ def written(form: Format, messages: Sequence[Message], *, add_generation_prompt:
     shapes = tuple(_simple_shape(m) for m in messages)
     _, surplus = _marked(form, shapes, add_generation_prompt)
     return _with_bos(form, text, surplus)
-
-
-def syntax_error(template: str) -> tuple[str, int] | None:
-    """Return what is wrong with a template's Jinja, and in which line; None if it can be read."""
-    try:
-        _compiled(template)
-    except jinja2.TemplateSyntaxError as error:
-        return str(error.message).rstrip("."), error.lineno
-    return None
 
 
 def frame(form: Format, shapes: tuple[Shape, ...], *, add_generation_prompt: bool) -> list[Piece]:
@@ -160,25 +152,17 @@ def prompt_end(form: Format, shapes: tuple[Shape, ...], text: str) -> int:
 
 
 def _rendered(form: Format, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+    values = {
+        "messages": [dict(message) for message in messages],
+        "add_generation_prompt": add_generation_prompt,
+        "bos_token": form.bos_token,
+        "eos_token": form.eos_token,
+    }
     try:
-        return _compiled(form.template).render(
-            messages=messages,
-            add_generation_prompt=add_generation_prompt,
-            bos_token=form.bos_token,
-            eos_token=form.eos_token,
-        )
-    except (
-        jinja2.TemplateError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        ArithmeticError,
-        LookupError,
-        RecursionError,
-    ) as error:
-        raise failure(
-            "E_TEMPLATE", f"The chat template fails: {error}.", where="chat_template"
-        ) from error
+        return render(form.template, values)
+    except Refused as error:
+        code, what = REFUSALS[error.kind]
+        raise failure(code, f"The chat template {what}: {error}.", where="chat_template") from error
 
 
 @lru_cache(maxsize=4096)
@@ -317,32 +301,3 @@ def _path(options: Sequence[Sequence[str]], text: str) -> list[str] | None:
             chosen.append(option)
             waiting.append((end, iter(options[len(waiting)])))
     return None
-
-
-class _Generation(Extension):
-    """Accepts `{% generation %}` markers, which some templates carry, and passes their content on."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: Parser) -> Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return CallBlock(self.call_method("_pass"), [], [], body).set_lineno(line)
-
-    def _pass(self, caller: Callable[[], str]) -> str:
-        return caller()
-
-
-@lru_cache(maxsize=32)
-def _compiled(template: str) -> jinja2.Template:
-    """Return the template in the sandbox that Transformers renders templates in, with the same globals."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = TODAY.strftime
-    return environment.from_string(template)
-
-
-def _raise(message: str) -> None:
-    raise jinja2.TemplateError(message)

@@ -112,7 +112,7 @@ def test_a_file_of_the_users(tmp_path):
         (b"\n{{ messages | no_such_filter }}", "is not Jinja", ":2"),
         (b"\xef\xbb\xbf{{\r\n messages[0].content\r\n\xff }}", "not UTF-8", ":3"),
         (b"\xff\xfe", "not UTF-8", ":1"),
-        (b" " * (templates.MAX_BYTES + 1), "larger than a chat template", ""),
+        (b" " * (templates.MOST_CHARACTERS + 1), "larger than a chat template", ""),
         (b"{{ " + b"(" * 5000 + b"1" + b")" * 5000 + b" }}", "nested too deeply", ""),
     ],
 )
@@ -138,7 +138,6 @@ def test_files_that_are_no_templates(tmp_path, content, message, line):
             b"{% for m in messages %}{{ m.content }}!{{ m.content | length }}{% endfor %}",
             "rewri",
         ),
-        (b"{{ ''.__class__.__mro__ }}", "fails"),
         (b"{{ raise_exception('never') }}", "fails: never"),
     ],
 )

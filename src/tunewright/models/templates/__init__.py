@@ -8,6 +8,8 @@ from pathlib import Path
 from tunewright.errors import TunewrightError, failure
 from tunewright.models import frames
 from tunewright.models.messages import Message
+from tunewright.models.rendering import MOST_CHARACTERS, render
+from tunewright.models.templating import TODAY, Refused
 
 NAMES: Mapping[str, str] = {
     "alpaca": "alpaca.jinja",
@@ -15,8 +17,6 @@ NAMES: Mapping[str, str] = {
     "plain": "plain.jinja",
 }
 CHOICE = f"{', '.join(f'`{name}`' for name in NAMES)}, or the path of a Jinja file"
-
-MAX_BYTES = 1_000_000
 
 _GOLDEN: tuple[tuple[Message, ...], ...] = (
     (
@@ -58,19 +58,19 @@ def template_text(name_or_path: str) -> str:
 
 
 def frozen(template: str) -> str:
-    """Return the template with the date of `frames.TODAY` wherever it asks for today's.
+    """Return the template with the date of `templating.TODAY` wherever it asks for today's.
 
     A prompt in use then has the date of training, whoever renders it.
     """
-    return _NOW.sub(lambda call: repr(frames.TODAY.strftime(call[1] or call[2] or "")), template)
+    return _NOW.sub(lambda call: repr(TODAY.strftime(call[1] or call[2] or "")), template)
 
 
 def _read(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if path.stat().st_size > MOST_CHARACTERS:
             raise failure(
                 "E_CONFIG_VALUE",
-                f"The file is larger than a chat template may be ({MAX_BYTES:,} bytes).",
+                f"The file is larger than a chat template may be ({MOST_CHARACTERS:,} bytes).",
                 where=path,
                 fix=f"Set model.chat_template to {CHOICE}.",
             )
@@ -89,31 +89,26 @@ def _read(path: Path) -> str:
 
 def _require_usable(text: str, path: Path) -> None:
     try:
-        wrong = frames.syntax_error(text)
-    except RecursionError as error:
+        render(text, None)
+    except Refused as error:
+        if error.kind != "syntax":
+            code, what = frames.REFUSALS[error.kind]
+            raise failure(code, f"The chat template {what}: {error}.", where=path) from error
         raise failure(
             "E_CONFIG_VALUE",
-            "The chat template's brackets or blocks are nested too deeply.",
-            where=path,
-            fix="Write it with fewer levels.",
+            f"The chat template is not Jinja: {error}.",
+            where=path if error.line is None else f"{path}:{error.line}",
+            fix="Correct the named line." if error.line else "Write it with fewer levels.",
         ) from error
-    if wrong is not None:
-        message, line = wrong
-        raise failure(
-            "E_CONFIG_VALUE",
-            f"The chat template is not Jinja: {message}.",
-            where=f"{path}:{line}",
-            fix="Correct the named line.",
-        )
     form = frames.Format(text, "<bos>", "<eos>", adds_bos=False)
     for chat in _GOLDEN:
         try:
             frames.filled(form, chat, add_generation_prompt=False)
             frames.filled(form, chat[:-1], add_generation_prompt=True)
         except TunewrightError as error:
+            (problem,) = error.problems
+            ours = problem.code == "E_TEMPLATE"
+            fix = "Write each message's content as it is; see the templates' README."
             raise failure(
-                "E_TEMPLATE",
-                error.problems[0].message,
-                where=path,
-                fix="Write each message's content as it is; see the templates' README.",
+                problem.code, problem.message, where=path, fix=fix if ours else problem.fix
             ) from error
