@@ -34,7 +34,7 @@ docs: $(READY)
 	$(BIN)/python tools/reference.py
 
 site: $(READY)
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # About half an hour on two cores, once LLaMA-Factory is installed. All shapes and sets: see docs/performance.md.
 bench: $(READY)
