@@ -166,6 +166,8 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(root, whol
     """K10."""
     child = forks.start(Case(train_in, (root, run)))
     wait_for_step(run, 3)
+    # Its steps are quick: without a stop it may be finished before the second has begun.
+    child.signal(signal.SIGSTOP)
     second = forks.run(Case(train_in, (root, run)))
     second.require("E_RUN_LOCKED")
     assert str(child.pid) in second.problems[0][1]
