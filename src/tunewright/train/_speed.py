@@ -1,5 +1,6 @@
 """Which techniques of `accel` a training uses: what stands against them here, and the rows they are judged by."""
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -18,6 +19,9 @@ SPEED = (*accel.TECHNIQUES, accel.TOKENS)
 """Choices that say how the rows of a step go through the model."""
 MOST_TOKENS, MOST_TOKENS_IN_4_BITS = 4096, 16384
 """Positions of a pass that keep any of our devices busy; in 4 bits each pass unpacks all weights besides."""
+FEWEST_TOKENS, OPERATIONS_OF_A_PASS = 512, 1e12
+"""Positions, and operations of its linears, from which on a pass of a processor gains nothing by being longer: calling
+its kernels takes less than a hundredth of its seconds. More would only take memory."""
 SAMPLE = 20
 """Optimizer steps that the gain is predicted from."""
 
@@ -58,7 +62,10 @@ def speed_choices(
         )
         at_once = max(micro, most)
     fitting = f"{at_once} of the longest rows fit" if at_once > 1 else "the longest row fits"
-    tokens = Choice(accel.TOKENS, str(at_once * longest), f"{fitting} in memory")
+    why = f"{fitting} in memory"
+    if method.device == "cpu" and at_once > (enough := _rows_enough(shape, longest)):
+        at_once, why = enough, f"{fitting} in memory, and a longer pass is no faster"
+    tokens = Choice(accel.TOKENS, str(at_once * longest), why)
     lengths = [len(row.tokens) for row in rows]
     order = epoch_order(lengths, rows_a_step=a_step, strategy=strategy, seed=config.seed, epoch=0)
     kept = [rows[at] for at in order[: SAMPLE * a_step] if at < len(rows)]
@@ -79,6 +86,11 @@ def speed_choices(
 
 def _most_tokens(config: Config) -> int:
     return MOST_TOKENS_IN_4_BITS if config.train.load_in_4bit else MOST_TOKENS
+
+
+def _rows_enough(shape: Shape, longest: int) -> int:
+    operations = 4 * shape.linear_parameters()
+    return math.ceil(max(FEWEST_TOKENS, OPERATIONS_OF_A_PASS / operations) / longest)
 
 
 def method_for(config: Config, *, dtype: str, device: str, attention: str) -> Method:
