@@ -5,8 +5,9 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow test-all faults check docs site format bench gpu-check kquants clean
 
+# `make demo TEXT=my-novel.txt` takes a text of your own.
 demo: $(READY)
-	$(BIN)/tunewright demo
+	$(BIN)/tunewright demo $(if $(TEXT),"$(TEXT)")
 
 # Two workers with a thread each: torch's own threads would only be in each other's way.
 test: $(READY)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from no_tracebacks import require_none
 from support import SMALL
 
 from tunewright.cli import main
@@ -18,8 +19,8 @@ Done = subprocess.CompletedProcess[str]
 
 
 def tunewright(*args: str, cwd: Path, **environment: str) -> Done:
-    """Run a command in a process of its own."""
-    return subprocess.run(
+    """Run a command in a process of its own, in which no traceback is printed."""
+    done = subprocess.run(
         [sys.executable, "-m", "tunewright", *args],
         cwd=cwd,
         env=ENVIRONMENT | environment,
@@ -28,6 +29,8 @@ def tunewright(*args: str, cwd: Path, **environment: str) -> Done:
         check=False,
         timeout=600,
     )
+    require_none(done.stdout + done.stderr)
+    return done
 
 
 def here(*args: str, cwd: Path) -> Done:
@@ -38,6 +41,7 @@ def here(*args: str, cwd: Path) -> Done:
         contextlib.redirect_stderr(io.StringIO()) as err,
     ):
         code = main(args)
+    require_none(out.getvalue() + err.getvalue())
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 

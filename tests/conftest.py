@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from no_tracebacks import pytest_runtest_makereport  # noqa: F401 - a hook, called by its name
 from support import SAMPLES, SMALL
 
 # Tests that fork or start llama.cpp beside torch would otherwise oversubscribe a small machine.

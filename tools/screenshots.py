@@ -21,26 +21,29 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder for the pictures")
     parser.add_argument("--height", type=int, default=900, help="pixels; more shows more")
     given = parser.parse_args()
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        sys.stderr.write("There is no Chromium on the PATH.\n")
-        return 1
     given.out.mkdir(parents=True, exist_ok=True)
     address = given.page.resolve().as_uri()
     for width, pixels in WIDTHS_PIXELS.items():
         for scheme, setting in SCHEMES.items():
-            _run(
-                browser,
+            browse(
                 f"--window-size={pixels},{given.height}",
                 f"--blink-settings=preferredColorScheme={setting}",
                 f"--screenshot={given.out / f'{width}-{scheme}.png'}",
                 address,
             )
-    _run(browser, "--no-pdf-header-footer", f"--print-to-pdf={given.out / 'paper.pdf'}", address)
+    browse("--no-pdf-header-footer", f"--print-to-pdf={given.out / 'paper.pdf'}", address)
     return 0
 
 
-def _run(browser: str, *arguments: str) -> None:
+def browse(*arguments: str) -> None:
+    """Run a browser without a window.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        sys.exit("There is no Chromium on the PATH.")
     command = [browser, "--headless=new", "--no-sandbox", "--hide-scrollbars", *arguments]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
 

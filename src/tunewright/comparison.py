@@ -8,6 +8,7 @@ from tunewright import pipeline
 from tunewright.artifacts import MANIFEST, Artifact
 from tunewright.config.addresses import fault_of_endpoint
 from tunewright.config.load import config_of_source
+from tunewright.config.names import usable_name
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.evaluate import (
@@ -125,7 +126,7 @@ def _misuse(
 
 def _name(target: str) -> str:
     """Return the name of what has no config: that of its file."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", Path(target).stem).strip("-") or "prompts"
+    return usable_name(Path(target).stem) or "prompts"
 
 
 def _dataset(config: Config, listener: Listener) -> Artifact | None:

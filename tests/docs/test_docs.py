@@ -53,7 +53,7 @@ TAKES_CONFIG = {
 }
 STOPPED, FAILS = "^C", "# exit code 1"
 OTHERS = {
-    *("make", "git", "cd", "ollama", "curl", "pip", "ssh", "tmux", "nvidia-smi"),
+    *("make", "git", "cd", "ollama", "curl", "pip", "source", "ssh", "tmux", "nvidia-smi"),
     *("accelerate", "torchrun", "tensorboard", "trackio", "vllm", "wandb"),
 }
 """Programs of others that the pages name."""

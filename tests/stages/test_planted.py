@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from fake_openai import FakeOpenAI, serving
-from support import SAMPLES
+from support import SAMPLES, shallow_base
 
 from tunewright import pipeline
 from tunewright.artifacts import load_artifact
@@ -21,8 +21,14 @@ def _verdict(config):
     return facts, {gate["gate"] for gate in facts["gates"] if not gate["passed"]}
 
 
-def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config):
-    more = ("compare.num_prompts=16", "compare.max_new_tokens=48")
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory) -> str:
+    """The option for a base that computes three times as fast."""
+    return f"model.model_name_or_path={shallow_base(tmp_path_factory.mktemp('base'))}"
+
+
+def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config, shallow):
+    more = (shallow, "compare.num_prompts=16", "compare.max_new_tokens=48")
     rate = ("train.learning_rate=1e-12", "train.max_train_samples=16")
     facts, failed = _verdict(make_config(*rate, *more))
     assert facts["verdict"] == "nothing learned"
@@ -31,7 +37,7 @@ def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config):
     assert facts["perplexity"]["heldout"]["ratio"]["value"] == pytest.approx(1, abs=1e-3)
 
 
-def test_targets_with_shuffled_words_degrade_the_model(make_config, tmp_path):
+def test_targets_with_shuffled_words_degrade_the_model(make_config, shallow, tmp_path):
     """Held-out text is shuffled as well, so that only the neutral text can tell."""
     rng = random.Random(1)
     for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:8]:
@@ -39,7 +45,7 @@ def test_targets_with_shuffled_words_degrade_the_model(make_config, tmp_path):
         for words in paragraphs:
             rng.shuffle(words)
         (tmp_path / file.name).write_text("\n\n".join(map(" ".join, paragraphs)))
-    config = make_config(f"prepare.source={tmp_path}", "train.num_train_epochs=4")
+    config = make_config(shallow, f"prepare.source={tmp_path}", "train.num_train_epochs=4")
     facts, failed = _verdict(config)
     assert facts["verdict"] == "degraded"
     assert failed == {"perplexity on neutral text, tuned over base"}

@@ -7,6 +7,7 @@ import click
 
 from tunewright.cli import teams
 from tunewright.cli.comparison import compare
+from tunewright.cli.converting import convert
 from tunewright.cli.doctor import doctor
 from tunewright.cli.merging import merge
 from tunewright.cli.options import (
@@ -283,7 +284,8 @@ def config_schema() -> None:
 
 
 for command in (
-    *(run, demo, status, compare, merge, push, serve, chat, store, init, verify, watch, doctor),
+    *(run, demo, status, compare, merge, push, serve, chat, store, init, verify, watch),
+    *(convert, doctor),
     *COMMANDS,
 ):
     cli.add_command(command)

@@ -1,12 +1,14 @@
 """The commands about a whole run: all its stages, and how it stands."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from tunewright.cli import teams
 from tunewright.cli.options import JSON, SET, given
+from tunewright.config.names import usable_name
 
 CHOICE = click.Choice(["continue", "stop"])
 
@@ -53,14 +55,21 @@ def _go(
 
 
 @click.command()
+@click.argument("source", metavar="[TEXT]", required=False)
 @SET
 @JSON
-def demo(overrides: tuple[str, ...], as_json: bool) -> None:
-    """Run the whole pipeline on bundled data and the bundled base: offline, minutes.
+def demo(source: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run the whole pipeline on the bundled base: offline, minutes.
 
-    Example: tunewright demo
+    TEXT is a file or folder of your own; the bundled manuscript otherwise. The run is runs/NAME, NAME being that
+    of the file.
+
+    Example: tunewright demo my-novel.txt
     """
-    _go("preset:demo", overrides, as_json=as_json)
+    own: list[str] = []
+    if source is not None:
+        own = given(prepare__source=source, name=usable_name(Path(source).stem) or "own-text")
+    _go("preset:demo", [*own, *overrides], as_json=as_json)
 
 
 @click.command()

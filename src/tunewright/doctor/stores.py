@@ -24,10 +24,13 @@ def store(folder: Path | None = None) -> Iterator[Finding]:
         root = layout.existing(folder)
         versions, problems = list_versions(root), verify(root)
     except TunewrightError as error:
-        versions, problems = [], error.problems
+        first = error.problems[0]
+        yield Finding("store", "store", "bad", first.message, first.fix)
+        return
     if problems:
         text = f"{len(problems)} problem{'s' * (len(problems) > 1)}: {problems[0].message}"
-        yield Finding("store", "store", "bad", text, "tunewright store verify tells all of them.")
+        fix = f"tunewright store verify --store {folder} tells all of them."
+        yield Finding("store", "store", "bad", text, fix)
         return
     agents = len({version.agent for version in versions})
     text = f"{folder}: {len(versions)} versions of {agents} agents, all whole"

@@ -82,7 +82,7 @@ def ask(
     if not answers[0]:
         raise failure(
             "E_TIME",
-            f"{min(batch_size, planned)} prompts were not answered within {max_seconds / 60:g} minutes.",
+            f"{min(batch_size, planned)} prompts were not answered in the {max(0, max_seconds):.0f} s that were left.",
             where="compare.max_minutes",
         )
     if len(answers[0]) < planned:

@@ -107,4 +107,4 @@ def _last_lines(log: BinaryIO) -> str:
     log.seek(0, os.SEEK_END)
     log.seek(max(log.tell() - 4096, 0))
     lines = [line.strip() for line in log.read().decode("utf-8", "replace").splitlines()]
-    return "".join(f"\n  {line[:200]}" for line in [line for line in lines if line][-_LINES:])
+    return "".join(f": {line[:200]}" for line in [line for line in lines if line][-_LINES:])

@@ -58,7 +58,7 @@ def merge(
         folder = _adapter_of(choice, adapter.path, weights)
         work = merge_folder(base, folder, draft.path, listener, tokenizer=adapter.path)
         listener.started("merge: proof", None, "rows")
-        found, moved = prove(base, folder, draft.path, rows, config)
+        found, moved = prove(base, folder, draft.path, rows, config, where=path)
         shutil.rmtree(weights, ignore_errors=True)
         _note(draft, config, (found, moved), choice, work)
         if moved:
@@ -100,9 +100,23 @@ def merge_folder(
 
 
 def prove(
-    base: Path, adapter: Path, merged: Path, rows: Path, config: Config
+    base: Path,
+    adapter: Path,
+    merged: Path,
+    rows: Path,
+    config: Config,
+    *,
+    where: Path | None = None,
 ) -> tuple[Agreement, Agreement | None]:
     """Return how well the merged model agrees with base and adapter, and with them in 4 bits if so trained.
+
+    Args:
+        base: Folder of the base.
+        adapter: Of the adapter.
+        merged: Of the merged model.
+        rows: Held-out rows.
+        config: For limits and length.
+        where: What errors call the merged model, if not its folder.
 
     Raises:
         TunewrightError: E_GATE_MERGE with every tensor that differs, or the figures.
@@ -113,7 +127,7 @@ def prove(
             Problem(
                 "E_GATE_MERGE",
                 f"'{name}' {reason}.",
-                str(merged),
+                str(where or merged),
                 "Merge again; if it fails again, the base or adapter has changed.",
             )
             for name, reason in wrong
@@ -127,7 +141,7 @@ def prove(
             "E_GATE_MERGE",
             f"Mean KL {found.mean_kl:.2e} nats (limit {limits.max_mean_kl:.0e}), top-1 agreement "
             f"{found.top1_agreement:.2%} (limit {limits.min_top1_agreement:.0%}).",
-            where=merged,
+            where=where or merged,
         )
     return found, moved
 

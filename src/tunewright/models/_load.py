@@ -31,13 +31,13 @@ from tunewright.models._weights import (
     as_os_errors,
     check_adapter,
     check_base,
-    is_pickled,
     shapes_in,
 )
 from tunewright.models.changes import rows_of
 from tunewright.models.chat import Vocabulary
 from tunewright.models.headers import read_header
 from tunewright.models.lora import lora_of
+from tunewright.models.programs import is_pickled, pickled_weights, refuse_programs
 from tunewright.models.templates import CHOICE, frozen, template_text
 
 TINY = "tunewright/tiny"
@@ -63,7 +63,7 @@ def resolve_model(name: str, revision: str | None = None, *, weights: bool = Tru
     elif Path(name).is_dir():
         folder = Path(name)
     elif is_pickled(name):
-        raise failure("E_UNSAFE_FORMAT", "The weights are pickled.", where=name)
+        raise pickled_weights(name)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise failure("E_MODEL", "There is no such model folder.", where=name)
     else:
@@ -90,22 +90,17 @@ def _require(folder: Path, *, weights: bool) -> None:
     missing = [n for n in ("config.json", "tokenizer.json") if n not in names]
     if weights and not any(n.endswith(".safetensors") for n in names):
         if any(map(is_pickled, names)):
-            raise failure("E_UNSAFE_FORMAT", "The weights are pickled.", where=folder)
+            raise pickled_weights(folder)
         missing.append("*.safetensors")
     if missing:
         raise failure("E_MODEL", f"The folder has no {', '.join(missing)}.", where=folder)
+    refuse_programs(folder)
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise failure(
             "E_MODEL", "config.json is not JSON.", where=folder / "config.json"
         ) from error
-    if "auto_map" in config:
-        raise failure(
-            "E_UNSAFE_FORMAT",
-            "config.json asks to run code ('auto_map').",
-            where=folder / "config.json",
-        )
     if weights:
         check_base(folder)
 

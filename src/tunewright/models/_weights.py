@@ -17,11 +17,10 @@ from tunewright.errors import Problem, TunewrightError, failure
 from tunewright.models.changes import replaced_by
 from tunewright.models.headers import HeaderError, Stored, read_header
 from tunewright.models.lora import PREFIX
+from tunewright.models.programs import is_pickled, pickled_weights, refuse_programs
 
 ADAPTER = "adapter_model.safetensors"
 SETTINGS = "adapter_config.json"
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Endings of files that run code when they are loaded."""
 _INDEX = "*.safetensors.index.json"
 _PLAIN = re.compile(r"[^/\\:\0]+")
 _PART = re.compile(
@@ -29,11 +28,6 @@ _PART = re.compile(
 )
 _SMALL = re.compile(r"\.(lora_[AB]\.bias|lora_magnitude_vector(\.weight)?|trainable_tokens_delta)$")
 """Parts that have no shape of their own to hold against the base."""
-
-
-def is_pickled(name: str) -> bool:
-    """Return whether a file of this name is one that can run code when it is loaded."""
-    return name.lower().endswith(PICKLED)
 
 
 @contextmanager
@@ -202,7 +196,8 @@ def _require_safe_format(folder: Path) -> None:
     names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
     pickled = [name for name in names if name.startswith("adapter_model") and is_pickled(name)]
     if pickled:
-        raise failure("E_UNSAFE_FORMAT", "The weights are pickled.", where=folder / pickled[0])
+        raise pickled_weights(folder / pickled[0])
+    refuse_programs(folder)
 
 
 def _settings(file: Path) -> Mapping[str, Any]:

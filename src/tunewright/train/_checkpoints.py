@@ -24,7 +24,7 @@ from safetensors import safe_open
 from tunewright.artifacts import fsync
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.machine import disk_space, library_versions
-from tunewright.models._weights import is_pickled
+from tunewright.models.programs import is_pickled
 from tunewright.train._files import (
     FORMAT,
     MANIFEST,

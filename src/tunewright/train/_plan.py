@@ -227,7 +227,7 @@ def expectation(rows: int, held_out: int, epochs: float) -> str | None:
     texts: list[str] = []
     if rows < FEW_ROWS:
         texts.append(
-            f"With {rows} row{'s' * (rows != 1)} and {epochs:.3g} epochs the model learns the answers by "
+            f"With {rows} row{'s' * (rows != 1)} and {epochs:.3g} epoch{'s' * (epochs != 1)} the model learns the answers by "
             "heart rather than the way they are written: good for seeing how it works; for use, 50 rows "
             "and more."
         )

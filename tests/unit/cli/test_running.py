@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fake_stages
 import pytest
+import yaml
 from fake_stages import WARNINGS
 
 from tunewright.cli import asking, main
@@ -145,3 +146,21 @@ def test_a_named_checkpoint_is_an_option_of_the_config(fakes):
     assert "'checkpoint': 7" in Path("runs/mine/merged/made.txt").read_text()
     assert main(["run", "c.yaml", "--checkpoint", "auto", "--until", "merge"]) == 0
     assert "'checkpoint': 'auto'" in Path("runs/mine/merged/made.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("My Novel.txt", "My-Novel"), ("ü.txt", "own-text"), ("a: [b.txt", "a-b")]
+)
+def test_the_demo_takes_a_text_of_ones_own(fakes, capsys, file, name):
+    Path(file).write_text("Rain.\n" * 9)
+    assert main(["demo", file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == f"runs/{name}"
+    assert (
+        yaml.safe_load(Path("runs", name, "run.yaml").read_text())["prepare"]["source"][0]["path"]
+        == file
+    )
+
+
+def test_the_demo_without_one_takes_the_sample(fakes):
+    assert main(["demo"]) == 0
+    assert "sample:manuscript" in Path("runs/demo/run.yaml").read_text()

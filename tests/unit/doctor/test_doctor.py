@@ -190,6 +190,7 @@ def test_a_store_that_is_not_there_is_whole_or_is_damaged(monkeypatch, tmp_path)
     (tmp_path / "other").mkdir()
     (found,) = stores.store(tmp_path / "other")
     assert found.state == "bad"
+    assert "store verify" not in found.fix
     monkeypatch.setattr(stores.layout, "existing", lambda folder: folder)
     monkeypatch.setattr(stores, "list_versions", lambda _: [SimpleNamespace(agent="a")] * 3)
     monkeypatch.setattr(stores, "verify", lambda _: [])

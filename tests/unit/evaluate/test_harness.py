@@ -89,7 +89,7 @@ def test_no_time_for_the_first_batch_is_told():
         _ask(90.0, 60.0)
     (problem,) = caught.value.problems
     assert problem.code == "E_TIME"
-    assert "within 1 minutes" in problem.message
+    assert "in the 60 s that were left" in problem.message
     assert problem.where == "compare.max_minutes"
 
 
