@@ -45,14 +45,14 @@ def here(*args: str, cwd: Path) -> Done:
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
 
 
-def write_config(folder: Path, source: Path) -> Path:
+def write_config(folder: Path, source: Path, *more: str) -> Path:
     """Return the config file of a small run, after writing it."""
     config = {
         "name": "small",
         "prepare": {"source": str(source)},
         "publish": {"agent": "writer", "store": "models"},
     }
-    for override in SMALL:
+    for override in (*SMALL, *more):
         apply(config, override)
     file = folder / "c.yaml"
     file.write_text(yaml.safe_dump(config))

@@ -26,6 +26,7 @@ IMAGES = ROOT / "docs" / "images"
 LOG, SECONDS = "demo.log", "demo.seconds"
 COLUMNS, LINES = 100, 46
 """Of the terminal: all of the verdict, and the gates of the last stages."""
+GATE = "✓"
 PAGE = "1100,1500"
 """Width and height of the picture of the report, in pixels: verdict, score and the first plots."""
 START, END = "<!-- demo:start -->", "<!-- demo:end -->"
@@ -52,6 +53,8 @@ def run_demo(folder: Path) -> None:
 def terminal(folder: Path) -> str:
     """Return the last lines of the demo as a picture."""
     lines = (folder / LOG).read_text(encoding="utf-8").rstrip().splitlines()[-LINES:]
+    # The first of them may be the end of a gate that is longer than a line.
+    lines = lines[next(n for n, line in enumerate(lines) if GATE in line) :]
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         console = Console(record=True, width=COLUMNS, file=nowhere, force_terminal=True)
         console.print(Text.from_ansi("\n".join(lines)))

@@ -27,6 +27,7 @@ from tunewright.config.team import has_agents, load_team
 from tunewright.errors import CODES
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+RUN_ELSEWHERE = ROOT / "docs" / "reference" / "errors"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # The guides' own lengths stay: whether their rows fit is part of what is tested. So do evaluations, and with
@@ -103,7 +104,9 @@ def test_there_is_a_guide_for_each_kind_of_user():
     assert {g.stem for g in GUIDES} >= users | data | others | training | results
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.parent != RUN_ELSEWHERE], ids=lambda p: p.name
+)
 def test_every_command_shown_exists(page):
     for words in commands_in(page, "console", "shell"):
         program = next(word for word in words if "=" not in word)
@@ -201,3 +204,15 @@ def test_readme_has_no_gap_and_samples_are_what_they_are_said_to_be():
     for agent in ("critic", "synthesizer"):
         assert len((SAMPLES / "agents" / f"{agent}.jsonl").read_text().splitlines()) == 80
     assert len((SAMPLES / "shell-helper.jsonl").read_text().splitlines()) == 120
+
+
+CASE = re.compile(r"^\| ([A-Z]\d+) \| [^|]+ \| `(\S+)::(\w+)` \|", re.MULTILINE)
+NUMBERS = {"K": 11, "C": 7, "D": 6, "T": 11, "S": 11}
+
+
+def test_every_case_of_the_faults_names_a_test_that_is_there():
+    found = CASE.findall((ROOT / "docs" / "reliability.md").read_text())
+    wanted = [f"{kind}{n + 1}" for kind, count in NUMBERS.items() for n in range(count)]
+    assert [case for case, _, _ in found] == [*wanted, "W11"]
+    for case, file, test in found:
+        assert f"def {test}(" in (ROOT / file).read_text(), case

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from commands import ENVIRONMENT, Done, here, tunewright, write_config
 from faults.training import make_base
+from support import shallow_base
 
 from tunewright.artifacts import load_artifact
 from tunewright.cli import main
@@ -23,7 +24,8 @@ from tunewright.cli import main
 def project(tmp_path_factory, manuscript) -> Path:
     """A folder with a small config, run once through every stage."""
     folder = tmp_path_factory.mktemp("project")
-    write_config(folder, manuscript)
+    base = shallow_base(tmp_path_factory.mktemp("base"))
+    write_config(folder, manuscript, f"model.model_name_or_path={base}")
     done = tunewright("run", "c.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     (folder / "stdout").write_text(done.stdout)
@@ -339,6 +341,7 @@ def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manu
     config = yaml.safe_load((project / "c.yaml").read_text())
     config["output_dir"] = str(tmp_path / "run")
     config["prepare"]["source"] = "few"
+    config["model"]["model_name_or_path"] = "tunewright/tiny"
     config["train"] |= {
         "num_train_epochs": 18,
         "learning_rate": 6e-3,

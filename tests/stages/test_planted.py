@@ -21,14 +21,9 @@ def _verdict(config):
     return facts, {gate["gate"] for gate in facts["gates"] if not gate["passed"]}
 
 
-@pytest.fixture(scope="module")
-def shallow(tmp_path_factory) -> str:
-    """The option for a base that computes three times as fast."""
-    return f"model.model_name_or_path={shallow_base(tmp_path_factory.mktemp('base'))}"
-
-
-def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config, shallow):
-    more = (shallow, "compare.num_prompts=16", "compare.max_new_tokens=48")
+def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config, tmp_path):
+    base = f"model.model_name_or_path={shallow_base(tmp_path)}"
+    more = (base, "compare.num_prompts=16", "compare.max_new_tokens=48")
     rate = ("train.learning_rate=1e-12", "train.max_train_samples=16")
     facts, failed = _verdict(make_config(*rate, *more))
     assert facts["verdict"] == "nothing learned"
@@ -37,7 +32,7 @@ def test_a_learning_rate_of_nearly_0_teaches_nothing(make_config, shallow):
     assert facts["perplexity"]["heldout"]["ratio"]["value"] == pytest.approx(1, abs=1e-3)
 
 
-def test_targets_with_shuffled_words_degrade_the_model(make_config, shallow, tmp_path):
+def test_targets_with_shuffled_words_degrade_the_model(make_config, tmp_path):
     """Held-out text is shuffled as well, so that only the neutral text can tell."""
     rng = random.Random(1)
     for file in sorted((SAMPLES / "manuscript").glob("*.txt"))[:8]:
@@ -45,7 +40,7 @@ def test_targets_with_shuffled_words_degrade_the_model(make_config, shallow, tmp
         for words in paragraphs:
             rng.shuffle(words)
         (tmp_path / file.name).write_text("\n\n".join(map(" ".join, paragraphs)))
-    config = make_config(shallow, f"prepare.source={tmp_path}", "train.num_train_epochs=4")
+    config = make_config(f"prepare.source={tmp_path}", "train.num_train_epochs=4")
     facts, failed = _verdict(config)
     assert facts["verdict"] == "degraded"
     assert failed == {"perplexity on neutral text, tuned over base"}

@@ -1,3 +1,5 @@
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -170,3 +172,21 @@ def test_what_determines_a_stage_are_real_options():
 @example(" \u2028 a\n\u2029")
 def test_any_text_comes_back_as_it_was(text):
     assert yaml.safe_load(dumped({"a": [text], text: "b"})) == {"a": [text], text: "b"}
+
+
+def test_what_blows_up_is_refused_at_once(tmp_path):
+    """S8: aliases that multiply, and fifty megabytes: neither takes time or memory."""
+    laughs = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    laughs += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    texts = ("\n".join(laughs), "name: a\n" + "# much\n" * (50 * 2**20 // 7))
+    for text in texts:
+        (tmp_path / "c.yaml").write_text(text)
+        tracemalloc.start()
+        begin = time.perf_counter()
+        with pytest.raises(TunewrightError) as caught:
+            load_config(tmp_path / "c.yaml")
+        took, (_, most) = time.perf_counter() - begin, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert caught.value.exit_code == 2
+        assert took < 1
+        assert most < 200 * 10**6
