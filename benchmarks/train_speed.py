@@ -26,7 +26,7 @@ from speed.machine import CACHE, machine, several
 from speed.parity import TOLERANCES
 from speed.plots import draw
 from speed.processes import Limits, environment, run
-from speed.rows import ROWS, SETS, SHAPES
+from speed.rows import ROWS, ROWS_A_STEP, SETS, SHAPES, folder_of
 
 MEMORY_SHARE = 0.85
 MEASURE = (
@@ -50,7 +50,7 @@ def prepared(args: argparse.Namespace, shape: str, limits: Limits, scratch: Path
             name,
             base,
             adapter,
-            folder / f"{name}-{ROWS}",
+            folder / folder_of(name, ROWS),
             scratch / shape / name,
             args,
             limits,
@@ -75,6 +75,9 @@ def options() -> argparse.Namespace:
         "--shape", type=several(list(SHAPES)), default=["small"], help="small, medium, qwen3-0.6b"
     )
     parser.add_argument("--sets", type=several(SETS), default=["A0", "A100"], help=", ".join(SETS))
+    parser.add_argument(
+        "--rows-a-step", type=int, default=8, help="fewer where plain Transformers lacks memory"
+    )
     parser.add_argument("--steps", type=int, default=6, help="timed in each round")
     parser.add_argument("--rounds", type=int, default=3, help="of each contender")
     parser.add_argument(
@@ -104,6 +107,7 @@ def options() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     args = options()
+    os.environ[ROWS_A_STEP] = str(args.rows_a_step)
     contenders = {name: CONTENDERS[name] for name in args.only}
     if args.plant:
         contenders[PLANTED] = planted(LEARNING_RATE)

@@ -5,6 +5,7 @@ versions of the libraries than the rest, so that it uses only what they have had
 """
 
 import json
+import os
 import resource
 import sys
 import time
@@ -18,7 +19,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-ROWS_A_STEP = 8
+ROWS_A_STEP = int(os.environ.get("TRAIN_SPEED_ROWS_A_STEP", "8"))
 NO_CLIPPING = 1e9
 """The norm is computed and told, and nothing is ever scaled down to it."""
 

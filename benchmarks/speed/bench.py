@@ -20,12 +20,12 @@ from speed.processes import Failed, Limits, work
 from speed.rows import (
     ADAPTERS,
     ROWS,
-    ROWS_A_STEP,
     ROWS_EACH,
     SEED,
     SHAPES,
     Work,
     read_rows,
+    rows_a_step,
     work_of,
 )
 
@@ -65,7 +65,7 @@ class Bench:
     @property
     def most_steps(self) -> int:
         """Whole steps that the rows are enough for."""
-        return (ROWS_EACH if self.name == "C" else ROWS) // ROWS_A_STEP
+        return (ROWS_EACH if self.name == "C" else ROWS) // rows_a_step()
 
     @property
     def steps(self) -> int:
@@ -148,6 +148,8 @@ def chosen(bench: Bench, who: str, contender: Contender) -> tuple[Flags, dict[st
     seconds: dict[str, float] = {}
     why, steps = "", min(TRIAL_STEPS, bench.steps)
     for flags in contender.variants:
+        if flags.get("micro", 1) > rows_a_step():
+            continue
         try:
             told = bench.told(who, contender, flags, steps + 1, "")
         except Failed as error:
@@ -225,6 +227,7 @@ def measured(bench: Bench, contenders: Mapping[str, Contender], gflops: float) -
         "set": bench.name,
         "steps": bench.steps,
         "rounds": bench.args.rounds,
+        "rows_a_step": rows_a_step(),
     }
     facts |= {"dtype": bench.args.dtype, "threads": bench.args.threads, "gflops": gflops}
     facts |= {
@@ -236,5 +239,5 @@ def measured(bench: Bench, contenders: Mapping[str, Contender], gflops: float) -
 
 def _work(bench: Bench) -> Work:
     files = [bench.rows / str(number) / "rows.json" for number in range(bench.jobs)]
-    each = [work_of(read_rows(file), 2, bench.steps + 1, ROWS_A_STEP) for file in files]
+    each = [work_of(read_rows(file), 2, bench.steps + 1, rows_a_step()) for file in files]
     return reduce(add, each)

@@ -117,7 +117,7 @@ def _one(result: Mapping[str, Any], own: str) -> str:
     found: Mapping[str, Any] = result["contenders"]
     mine = found.get(own, {}).get("tokens_a_second", {}).get("median")
     lines = [
-        f"**{result['shape']}, set {result['set']}**: {result['steps']} steps of 8 rows in {result['rounds']} rounds, "
+        f"**{result['shape']}, set {result['set']}**: {result['steps']} steps of {result.get('rows_a_step', 8)} rows in {result['rounds']} rounds, "
         f"{result['tokens']:,} tokens ({result['labels']:,} labels) a round; {result['dtype']}, "
         f"{result['threads']} threads, {result['gflops']:.0f} GFLOP/s.",
         "",

@@ -27,11 +27,12 @@ from speed.rows import (
     END,
     FIRST_WORD,
     PAD,
-    ROWS_A_STEP,
     SEED,
     SHAPES,
     SPECIAL,
     Row,
+    folder_of,
+    rows_a_step,
     rows_of,
 )
 
@@ -92,8 +93,10 @@ def make_set(folder: Path, name: str, vocabulary: int, count: int) -> None:
     """Write for each adapter of a set the token rows in their order, and the dataset of the same rows as text."""
     for number, rows in enumerate(rows_of(name, vocabulary=vocabulary, count=count)):
         lengths = [len(row.input_ids) for row in rows]
-        order = epoch_order(lengths, rows_a_step=ROWS_A_STEP, strategy="random", seed=SEED, epoch=0)
-        whole = len(rows) // ROWS_A_STEP * ROWS_A_STEP
+        order = epoch_order(
+            lengths, rows_a_step=rows_a_step(), strategy="random", seed=SEED, epoch=0
+        )
+        whole = len(rows) // rows_a_step() * rows_a_step()
         ordered = [_ids(rows[i]) for i in order[:whole]]
         own = folder / str(number)
         own.mkdir(parents=True)
@@ -140,7 +143,7 @@ def main() -> None:
     once(base, make_base, shape, args.dtype)
     once(args.folder / "adapter", lambda folder: make_adapter(base, folder, args.dtype))
     for name in args.sets.split(","):
-        folder = args.folder / f"{name}-{args.rows}"
+        folder = args.folder / folder_of(name, args.rows)
         once(folder, make_set, name, shape["vocab_size"], args.rows)
 
 

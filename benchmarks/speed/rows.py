@@ -5,6 +5,7 @@ Rows are ids. Each has a text as well, one word an id, for those that tokenise b
 
 import json
 import math
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 IGNORED = -100
-SEED, ROWS_A_STEP = 42, 8
+SEED = 42
 SHAPES: dict[str, dict[str, Any]] = {
     "small": {
         "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768,
@@ -39,6 +40,20 @@ CHUNK = (700, 4096)
 ROWS = 192
 ADAPTERS, ROWS_EACH = 16, 100
 SETS = ("A0", "A30", "A100", "B", "C")
+
+
+ROWS_A_STEP = "TRAIN_SPEED_ROWS_A_STEP"
+"""Variable of the environment, so that it reaches every process."""
+
+
+def rows_a_step() -> int:
+    """Return the rows of an optimizer step: 8 unless something else was asked for."""
+    return int(os.environ.get(ROWS_A_STEP, "8"))
+
+
+def folder_of(name: str, count: int) -> str:
+    """Return the name of a set's folder: the order of its rows depends on how many a step has."""
+    return f"{name}-{count}" if rows_a_step() == 8 else f"{name}-{count}-by-{rows_a_step()}"
 
 
 @dataclass(frozen=True)

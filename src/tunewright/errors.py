@@ -222,7 +222,7 @@ CODES: Mapping[str, Code] = {
     "E_UNSAFE_FORMAT": Code(
         9,
         "The file is of a kind that can run code when loaded.",
-        "Convert the weights to safetensors.",
+        "Take the same model as safetensors, or rewrite its weights: `tunewright convert OLD NEW`.",
     ),
     "E_UNSAFE_PATH": Code(
         9,

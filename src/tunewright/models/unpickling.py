@@ -54,7 +54,7 @@ def convert(source: Path, out: Path, listener: Listener = SILENT) -> dict[str, A
             listener.advanced(number, file.name)
         if source.is_dir():
             _copy_rest(source, draft)
-        if len(files) > 1:
+        if all(name.startswith("model-") for name in files.values()):
             _write_index(draft)
         draft.rename(out)
     return {"path": str(out), "files": len(files), "tensors": tensors}

@@ -2,7 +2,9 @@
 
 import gc
 import json
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -390,11 +392,21 @@ def _workers_unheard() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError) as error:
         # The batches in the making are freed here, while nobody hears of it.
+        _hear_no_more_of_children()
         traceback.clear_frames(error.__traceback__)
         gc.collect()
         raise
     finally:
         sys.unraisablehook = before
+
+
+def _hear_no_more_of_children() -> None:
+    """Take away torch's signal handler: told of a death once more, it would raise wherever we are by then.
+
+    A later training in this process notices a dead worker all the same, when it waits for a batch.
+    """
+    if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _first_line(error: BaseException) -> str:
