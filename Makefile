@@ -21,7 +21,7 @@ test-all: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not network and not faults" -n 2 --dist loadfile --no-loadscope-reorder
 
 faults: $(READY)
-	$(BIN)/python -m pytest -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults -n 2 --dist worksteal
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import no_secrets
 import pytest
 from no_tracebacks import pytest_runtest_makereport  # noqa: F401 - a hook, called by its name
 from support import SAMPLES, SMALL
@@ -20,6 +21,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A developer's Ollama gets none of the models of the tests: nobody listens there.
 os.environ["OLLAMA_HOST"] = "127.0.0.1:1"
+
+no_secrets.watch()
 
 # A job that a script starts in the background ignores Ctrl-C, and so would every process it starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -76,13 +76,13 @@ def rewritten(kind: Kind, files: dict[str, bytes], **facts: str) -> None:
         draft.facts |= {**old.facts, **facts}
 
 
-def overfitted(patch: pytest.MonkeyPatch, later: ExitStack) -> None:
+def memorised(patch: pytest.MonkeyPatch, later: ExitStack) -> None:
     """A verdict that is not published."""
     rewritten(
         "evaluation",
         {},
-        verdict="overfitted",
-        sentence="It repeats its training data.",
+        verdict="memorised",
+        sentence="The model repeats the training text word for word.",
         advice="Use fewer epochs.",
     )
 
@@ -282,7 +282,7 @@ def wrong_speed_up(patch: pytest.MonkeyPatch, later: ExitStack) -> None:
 
 
 CAUSES: dict[str, Callable[[pytest.MonkeyPatch, ExitStack], None]] = {
-    "E_GATE_VERDICT": overfitted,
+    "E_GATE_VERDICT": memorised,
     "E_GATE_MERGE": other_weights,
     "E_GATE_EXPORT": other_tokens,
     "E_MACHINE": damaged_store,

@@ -34,6 +34,12 @@ SMALL = [
 ]
 """Options that make a whole run take seconds."""
 
+ODD_NAMES = (
+    *("../x", "/etc", "a/../../b", "..\\x", "C:x", "\\\\srv\\x", "a\0b", "a" * 300, "CON", "nul.txt"),
+    *("a.", "a ", "\u0251gent", "-rf", "$(id)", ";rm", "", ".", "..", ".tmp-1"),
+)  # fmt: skip
+"""No names of runs, agents, versions or aliases (RELIABILITY.md S6)."""
+
 needs_kquants = pytest.mark.skipif(
     # In CI it is always there: a skip would hide that it was not installed.
     quantizer() is None and "CI" not in os.environ,

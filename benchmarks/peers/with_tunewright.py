@@ -20,6 +20,8 @@ from tunewright.config.schema import Config
 from tunewright.train._rows import token_rows
 
 LORA = ("r", "lora_alpha", "lora_dropout")
+PASS_ROWS = min(2, ROWS_A_STEP)
+"""Rows of a pass by default; how many there really are is the plan's."""
 
 
 class Clock:
@@ -55,6 +57,8 @@ def configured(task: Task, job: Job) -> Config:
             "train": {
                 "max_length": base["max_position_embeddings"],
                 "max_steps": task.steps,
+                "per_device_train_batch_size": PASS_ROWS,
+                "gradient_accumulation_steps": ROWS_A_STEP // PASS_ROWS,
                 "learning_rate": task.learning_rate,
                 "lr_scheduler_type": "constant",
                 "warmup_steps": 0,

@@ -16,12 +16,14 @@ class Contender:
     Attributes:
         script: File in peers/.
         variants: Flags to choose from.
+        frugal: Flags for where none of these has memory enough: with gradient checkpointing, a row a pass.
         environment: Name in `environments.PACKAGES`; empty: that of Tunewright.
         gpu: It does not run without one.
     """
 
     script: str
     variants: Sequence[Flags] = ({},)
+    frugal: Flags | None = None
     environment: str = ""
     gpu: bool = False
 
@@ -32,16 +34,19 @@ def _best(plain: Flags, *more: Flags) -> list[Flags]:
 
 
 NO_RECOMPUTING = {"gradient_checkpointing": False}
+FRUGAL = {"gradient_checkpointing": True, "micro": 1}
 CONTENDERS: dict[str, Contender] = {
     OWN: Contender("with_tunewright.py"),
     PLAIN: Contender("with_transformers.py"),
-    "transformers-best": Contender("with_transformers.py", _best({})),
+    "transformers-best": Contender("with_transformers.py", _best({}), FRUGAL),
     "trl": Contender("with_trl.py"),
-    "trl-best": Contender("with_trl.py", _best(NO_RECOMPUTING, {"padding_free": True})),
+    "trl-best": Contender("with_trl.py", _best(NO_RECOMPUTING, {"padding_free": True}), FRUGAL),
     "llamafactory": Contender("with_llamafactory.py", environment="llamafactory"),
     "llamafactory-best": Contender(
         "with_llamafactory.py",
         _best({"disable_gradient_checkpointing": True}, {"packed": True}),
+        # It is its default.
+        {"micro": 1},
         environment="llamafactory",
     ),
     "unsloth": Contender("with_unsloth.py", environment="unsloth", gpu=True),

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import shutil
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
@@ -191,9 +192,9 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
     except FileNotFoundError as error:
         raise failure(
             "E_ARTIFACT_MISSING",
-            f"There is no finished {kind} here.",
+            f"There is no finished {called(kind)} here.",
             where=path,
-            fix=f"Make it: {MAKERS[kind]}.",
+            fix=f"{MAKERS[kind]} CONFIG makes it; tunewright run CONFIG makes all that is missing.",
         ) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise failure(
@@ -201,7 +202,9 @@ def load_artifact(path: Path, kind: Kind, *, verify: bool = False) -> Artifact:
         ) from error
     if artifact.kind != kind:
         raise failure(
-            "E_ARTIFACT_INVALID", f"This is a {artifact.kind}, not a {kind}.", where=manifest
+            "E_ARTIFACT_INVALID",
+            f"This folder is of the kind '{artifact.kind}', and '{kind}' was looked for.",
+            where=manifest,
         )
     strangers = _outside(path, (MANIFEST, *artifact.files))
     if strangers:
@@ -250,7 +253,11 @@ def verify_files(
 ) -> list[Problem]:
     """Return a problem for every file that is missing or whose SHA-256 differs."""
     kind = kind_of(path)
-    fix = f"Make the {kind} again: {MAKERS[kind]} {path.parent}" if kind else CODES[code].fix
+    fix = (
+        f"{MAKERS[kind]} {shlex.quote(str(path.parent))} makes it again"
+        if kind
+        else CODES[code].fix
+    )
     problems: list[Problem] = []
     for name, digest in files.items():
         file = path / name
@@ -276,6 +283,19 @@ def fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+_NOUNS: Mapping[str, str] = {
+    "evaluation": "comparison",
+    "merged": "merged model",
+    "exported": "export",
+    "published": "version in the store",
+}
+
+
+def called(kind: str) -> str:
+    """Return what a sentence calls an artifact of a kind."""
+    return _NOUNS.get(kind, kind)
 
 
 MAKERS: Mapping[Kind, str] = {

@@ -25,18 +25,19 @@ class Code:
 CODES: Mapping[str, Code] = {
     "E_GATE_VERDICT": Code(
         1,
-        "The comparison found the tuned model overfitted or degraded, so it is not published.",
+        "The comparison found the tuned model overfitted, memorised or degraded, or a gate failed, so it is not published.",
         "Read the report, train again with the advice it gives, or publish with `--force --reason TEXT`.",
     ),
     "E_GATE_MERGE": Code(
         1,
         "The merged model does not compute what the base with its adapter computes.",
-        "Merge again; if it fails again, the base is not the one the adapter was trained on.",
+        "Serve the adapter unmerged: `tunewright serve RUN --what adapter`. If the figures are good enough for you, raise "
+        "`merge.max_mean_kl` or lower `merge.min_top1_agreement`.",
     ),
     "E_GATE_EXPORT": Code(
         1,
         "The GGUF file does not tokenise or compute as the merged model does.",
-        "Look at the figures; a larger quantisation type passes where a smaller one fails.",
+        "Look at the figures. If only small types fail, leave them out of `export.quantization`; if all fail, please report it.",
     ),
     "E_MACHINE": Code(
         1,
@@ -46,7 +47,8 @@ CODES: Mapping[str, Code] = {
     "E_STOPPED": Code(
         1,
         "It was decided to stop the run: at warnings about the data, or at the verdict.",
-        "Look at what it says; the same command goes on from there, `--yes` without asking.",
+        "Look at what it says; the command without what stopped it (`--on-warnings stop`, `--on-verdict stop`) goes on from there, "
+        "with `--yes` without asking.",
     ),
     "E_USAGE": Code(2, "The command line is not understood.", "Type the command with `--help`."),
     "E_CONFIG_FILE": Code(
@@ -103,7 +105,7 @@ CODES: Mapping[str, Code] = {
     "E_TOO_LONG": Code(
         3,
         "A row is longer than `train.max_length`, and `train.excess_length_strategy` is `raise`.",
-        "Raise `train.max_length`, or choose truncate, split or drop.",
+        "Raise `train.max_length`, or `--set train.excess_length_strategy=truncate` (or split, or drop).",
     ),
     "E_COVERAGE": Code(
         3,
@@ -117,7 +119,7 @@ CODES: Mapping[str, Code] = {
     ),
     "E_NOTHING_TO_LEARN": Code(
         3,
-        "After cutting rows to the length limit no token is left to learn from.",
+        "After cutting rows to the length limit too few rows have a token left to learn from.",
         "Raise `train.max_length`, or make the prompts shorter.",
     ),
     "E_EOS_NOT_LEARNED": Code(
@@ -150,7 +152,7 @@ CODES: Mapping[str, Code] = {
     "E_NO_VALID_CHECKPOINT": Code(
         4,
         "There are checkpoints of the run, and none of those that may be used is whole.",
-        "Name another with `--resume PATH`; or `tunewright train ... --restart` begins again at step 0.",
+        "`tunewright train ... --resume PATH` takes another; or `tunewright train ... --restart` begins again at step 0.",
     ),
     "E_MODEL": Code(
         4,
@@ -160,7 +162,7 @@ CODES: Mapping[str, Code] = {
     "E_CONVERTER": Code(
         4,
         "The converter of the llama.cpp checkout that was named did not write the model.",
-        "Read what it says; update the checkout, or stop before the export with `--until merge`.",
+        "Read what it says; update the checkout, or stop before the export: `tunewright run ... --until merge`.",
     ),
     "E_DISK_SPACE": Code(
         5, "There is not enough disk space for the output.", "Free space, or change `output_dir`."
@@ -191,7 +193,11 @@ CODES: Mapping[str, Code] = {
         "There was not enough time for a single batch of answers.",
         "Raise `compare.max_minutes`, or lower `compare.batch_size` or `compare.max_new_tokens`.",
     ),
-    "E_PORT": Code(5, "The address cannot be bound.", "Choose another with `--port`."),
+    "E_PORT": Code(
+        5,
+        "The address cannot be bound.",
+        "Choose another with `--port`, or an address of this machine with `--host`.",
+    ),
     "E_RUN_LOCKED": Code(
         6, "Another process is writing the same output.", "Wait for it, or change `output_dir`."
     ),
@@ -207,7 +213,7 @@ CODES: Mapping[str, Code] = {
         7,
         "The run was started on another machine or with other libraries, so it cannot go on bit for bit "
         "the same.",
-        "Resume where it was started; or `--allow-inexact` goes on all the same.",
+        "Resume where it was started; or `tunewright train ... --allow-inexact` goes on all the same.",
     ),
     "E_HUB": Code(
         8,

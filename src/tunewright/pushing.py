@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -152,7 +153,7 @@ def _report(run: Path, found: Mapping[str, Artifact]) -> Artifact:
     old = [k for k, d in report.parents.items() if k in found and found[k].digest != d]
     if old:
         message = f"The report is of another {old[0]} than the one here."
-        fix = f"tunewright report {run}"
+        fix = f"tunewright report {shlex.quote(str(run))}"
         raise failure("E_ARTIFACT_INVALID", message, where=report.path, fix=fix)
     return report
 
@@ -233,10 +234,11 @@ def _against(judged: Mapping[str, Artifact], run: Path) -> list[Problem]:
     """Return what speaks against uploading a model."""
     if "evaluation" not in judged:
         message = "The model was not compared with its base, so nobody knows if it is better."
-        fix = f"tunewright compare {run}; or push with `--force --reason TEXT`."
+        place = shlex.quote(str(run))
+        fix = f"tunewright compare {place}; or `tunewright push {place} --force --reason TEXT`."
         return [Problem("E_GATE_VERDICT", message, str(run / "evaluation"), fix)]
     found = refusals(judged)
-    return [replace(p, fix=p.fix.replace("publish with", "push with")) for p in found]
+    return [replace(p, fix=p.fix.replace("tunewright publish", "tunewright push")) for p in found]
 
 
 def _uploaded(config: Config, found: Mapping[str, Artifact]) -> dict[Part, str]:

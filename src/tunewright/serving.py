@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from tunewright import pipeline
-from tunewright.artifacts import MANIFEST, Artifact, Kind, load_artifact
+from tunewright.artifacts import MANIFEST, Artifact, Kind, called, load_artifact
 from tunewright.config.load import config_of_source
 from tunewright.config.names import usable_name
 from tunewright.config.paths import usable_path
@@ -147,8 +148,13 @@ def _current(config: Config, kind: Literal["exported", "merged", "adapter"]) -> 
     run = Path(config.run_dir)
     made = _whole(run, kind)
     if _is_stale(run, made):
-        message = f"The {kind} was made of an adapter that is gone."
-        raise failure("E_ARTIFACT_INVALID", message, where=made.path, fix=f"tunewright run {run}")
+        message = f"The {called(kind)} was made of an adapter that is gone."
+        raise failure(
+            "E_ARTIFACT_INVALID",
+            message,
+            where=made.path,
+            fix=f"tunewright run {shlex.quote(str(run))}",
+        )
     return made
 
 

@@ -1,6 +1,7 @@
 """Whether what a run has made is still what it was."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import get_args
 
 from tunewright.artifacts import MAKERS, MANIFEST, Kind, load_artifact
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import SILENT, Listener
 from tunewright.train import verify_training
@@ -37,7 +39,9 @@ def verify(config: Config, *, listener: Listener = SILENT) -> list[Verified]:
     folder = Path(config.run_dir)
     found: list[Verified] = []
     for one in _verified(folder):
-        listener.said(f"{one.name}: {one.files} files{'' if one.problems else ', whole'}")
+        listener.said(
+            f"{one.name}: {counted(one.files, 'file')}{'' if one.problems else ', whole'}"
+        )
         found.append(one)
     if not found:
         fix = "tunewright run CONFIG makes one."
@@ -56,7 +60,7 @@ def _verified(folder: Path) -> Iterator[Verified]:
 def _artifact(path: Path, kind: Kind) -> Verified:
     if path.is_dir() and not os.path.lexists(path / MANIFEST):
         message = f"{MANIFEST} is missing: nothing tells what belongs in the folder."
-        fix = f"Make it again: {MAKERS[kind]}."
+        fix = f"{MAKERS[kind]} {shlex.quote(str(path.parent))} makes it again"
         return Verified(kind, 0, (Problem("E_ARTIFACT_INVALID", message, str(path), fix),))
     try:
         return Verified(kind, len(load_artifact(path, kind, verify=True).files))

@@ -6,6 +6,7 @@ By default a few points of each stage; `make faults` takes every one.
 import errno
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -116,6 +117,49 @@ def test_killed_where_it_is_made_visible(broken):
 @stages
 def test_killed_everywhere(broken):
     killed_at(broken, range(len(broken.calls)))
+
+
+HALF = "target = pathlib.Path(sys.argv[2]); target.write_bytes(pathlib.Path(sys.argv[1]).read_bytes()[:9999])"
+ENDS = {
+    "kill": "os.killpg(0, signal.SIGKILL)",
+    "fail": "sys.exit('no room')",
+    "die": "os.kill(os.getpid(), 9)",
+}
+"""How a program that quantises comes to its end, the file half written: with all the others, or alone."""
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_killed_while_another_program_quantises(forks, whole, copy, tmp_path, end):
+    """K4. Nothing of the file is seen, and the file from before stays."""
+    folder = copy()
+    before = digests(folder, "export")
+    program = tmp_path / "programs" / "llama-quantize"
+    program.parent.mkdir()
+    program.write_text(
+        f"#!{sys.executable}\nimport os, pathlib, signal, sys\n{HALF}\n{ENDS[end]}\n"
+    )
+    program.chmod(0o755)
+    line = [*command_line("export", folder), "--set", "export.quantization=[Q4_K_M]"]
+    done = forks.run(Case(with_a_quantiser, (line, whole / "kept", program.parent), under=folder))
+    if end == "kill":
+        assert done.was_killed, done.stderr
+    else:
+        done.require("E_QUANTIZE")
+        assert not list((folder / "run").glob(".tmp-*"))
+    assert digests(folder, "export") == before
+    again = forks.run(Case(quick, (command_line("export", folder), whole / "kept"), under=folder))
+    assert again.code == 0, again.stderr
+    assert digests(folder, "export") == before
+    assert not list((folder / "run").glob(".tmp-*"))
+
+
+def with_a_quantiser(line: list[str], kept: Path, programs: Path) -> int:
+    """Run a command where `llama-quantize` is on the PATH, and llama-cpp-python is not installed."""
+    from tunewright.models import gguf_types
+
+    setattr(gguf_types, "find_spec", lambda name: None)  # noqa: B010 - another signature
+    os.environ["PATH"] = str(programs)
+    return quick(line, kept)
 
 
 @pytest.mark.faults

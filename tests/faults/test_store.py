@@ -184,8 +184,10 @@ def test_killed_at_any_time(light, root, made, tmp_path):
 
 
 @pytest.mark.faults
-def test_killed_a_thousand_times(light, root, made, tmp_path):
-    killed, chance = Killed(light, root, made, tmp_path), random.Random(1)
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_ten_thousand_times(light, root, made, tmp_path, seed):
+    """P3: a thousand for each seed."""
+    killed, chance = Killed(light, root, made, tmp_path), random.Random(seed)
     for number in range(1, 1001):
         killed.kill(kill_after_s=chance.uniform(0, killed.usual_s))
         if number % 50 == 0:

@@ -144,12 +144,13 @@ def wait_for_step(run: Path, step: int) -> None:
     raise AssertionError(f"step {step} never came")
 
 
-def test_stopped_for_a_while_and_a_clock_set_back(root, whole, forks, run):
+@pytest.mark.parametrize("seconds", [1, pytest.param(60, marks=pytest.mark.faults)])
+def test_stopped_for_a_while_and_a_clock_set_back(root, whole, forks, run, seconds):
     """K11. Which checkpoint is the newest is told by its step, not by a time."""
     child = forks.start(Case(train_in, (root, run)))
     wait_for_step(run, 12)
     os.kill(child.pid, signal.SIGSTOP)
-    time.sleep(1)
+    time.sleep(seconds)
     os.kill(child.pid, signal.SIGCONT)
     wait_for_step(run, 22)
     child.signal(signal.SIGKILL)
@@ -160,6 +161,38 @@ def test_stopped_for_a_while_and_a_clock_set_back(root, whole, forks, run):
     os.utime(checkpoints(run)[-1], (yesterday, yesterday))
     done = require_finished(forks, root, run, whole)
     assert "Going on after step 20" in done.stderr
+
+
+def test_a_clock_that_steps_back_a_day_changes_nothing(root, whole, forks, run):
+    """K11. It steps while the training runs, and the next process has the earlier time from the start."""
+    killed = forks.run(Case(with_a_clock_set_back, (root, run, 12, 32)))
+    assert killed.was_killed, killed.stderr
+    times = [folder.stat().st_mtime for folder in checkpoints(run)]
+    assert times[-1] < times[0] - 80_000, "the clock of this test did not reach the files"
+    assert checkpoints(run)[-1].name == "checkpoint-30"
+    done = require_finished(forks, root, run, whole)
+    assert "Going on after step 30" in done.stderr
+
+
+def with_a_clock_set_back(root: Path, run: Path, back_at: int, killed_in: int) -> int:
+    """Train with a clock that steps back one day at a step: what Python is told of the time, and files."""
+    from tunewright.train._trainer import Trainer
+
+    day, now, now_ns, rename = 86_400, time.time, time.time_ns, os.rename
+    step = Trainer.training_step
+
+    def renamed(old, new, *args, **kwargs):
+        os.utime(old, (now() - day, now() - day))
+        return rename(old, new, *args, **kwargs)
+
+    def training_step(self, *args, **kwargs):
+        if self.state.global_step == back_at and time.time is now:
+            time.time, time.time_ns = (lambda: now() - day), (lambda: now_ns() - day * 10**9)
+            os.rename = renamed
+        return step(self, *args, **kwargs)
+
+    Trainer.training_step = training_step
+    return killed_at(root, run, killed_in)
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_in_the_way(root, whole, forks, run):
@@ -301,14 +334,41 @@ def damaged(run: Path, kind: str, name: str = "optimizer.safetensors") -> None:
         file.write_bytes(data[: len(data) // 2] if kind == "half" else b"")
 
 
-@pytest.mark.parametrize("kind", ["deleted", "zero", "half", "flipped", "swapped"])
-def test_a_damaged_checkpoint_is_passed_over(root, whole, forks, run, kind):
-    """C1; each file with each damage is in tests/unit/train/test_checkpoints.py."""
+FILES = (
+    "adapter_model.safetensors",
+    "optimizer.safetensors",
+    "rng_state.safetensors",
+    "optimizer.json",
+    "scheduler.json",
+    "course.json",
+    "rng_state.json",
+    "trainer_state.json",
+    "MANIFEST.json",
+)
+KINDS = ("deleted", "zero", "half", "flipped", "swapped")
+PAIRS = [(name, kind) for name in FILES for kind in KINDS]
+QUICK = {(FILES[n], kind) for n, kind in enumerate(KINDS)}
+
+
+def test_the_files_of_a_checkpoint_are_these(root, forks, run):
     interrupted(forks, root, run)
-    damaged(run, kind)
+    names = {path.name for path in checkpoints(run)[-1].iterdir()}
+    assert names >= set(FILES)
+    assert {name for name in names if not name.startswith("README")} == set(FILES)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [p if p in QUICK else pytest.param(*p, marks=pytest.mark.faults) for p in PAIRS],
+)
+def test_a_damaged_checkpoint_is_passed_over(root, whole, forks, run, name, kind):
+    """C1; without a training each pair is also in tests/unit/train/test_checkpoints.py."""
+    interrupted(forks, root, run)
+    damaged(run, kind, name)
     done = require_finished(forks, root, run, whole)
     assert done.stderr.count("W_CKPT_SKIPPED") == 1
     assert "checkpoint-30" in done.stderr
+    assert name in done.stderr
 
 
 def test_without_a_whole_checkpoint_it_does_not_begin_again(root, forks, run):

@@ -10,6 +10,9 @@ from faults.training import make, result, train_in
 
 pytestmark = pytest.mark.faults
 
+PARTS = 5
+"""Of the longest cases, so that several processes can share them."""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
@@ -35,21 +38,23 @@ def require_finished(forks, root, run, wanted):
     shutil.rmtree(run)
 
 
-def test_killed_once_at_every_call_to_the_system(root, whole, forks, tmp_path):
+@pytest.mark.parametrize("part", range(PARTS))
+def test_killed_once_at_every_call_to_the_system(root, whole, forks, tmp_path, part):
     """K1, K2, K4: each place of the whole run where a file changes, in a run of its own."""
     wanted, calls = whole
     run = tmp_path / "run"
-    for point in range(len(calls)):
+    for point in range(part, len(calls), PARTS):
         shutil.copytree(root / "run" / "dataset", run / "dataset")
         killed = forks.run(Case(train_in, (root, run), under=run, fault=Fault(point)))
         assert killed.was_killed, (point, killed.stderr)
         require_finished(forks, root, run, wanted)
 
 
-def test_five_hundred_kills_at_random_times(root, whole, forks, tmp_path):
-    """Ten kills a run, fifty runs: all of them end with the same bytes."""
-    chosen = random.Random(11)
-    for number in range(50):
+@pytest.mark.parametrize("seed", range(PARTS))
+def test_five_hundred_kills_at_random_times(root, whole, forks, tmp_path, seed):
+    """Ten kills a run, ten runs for each seed: all of them end with the same bytes."""
+    chosen = random.Random(seed)
+    for number in range(10):
         run = tmp_path / f"run{number}"
         for _ in range(10):
             forks.run(Case(train_in, (root, run), kill_after_s=chosen.uniform(0.1, 3.0)))

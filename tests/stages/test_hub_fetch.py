@@ -1,4 +1,4 @@
-"""Datasets from the Hub, with the real client against a server on this machine."""
+"""Datasets and bases from the Hub, with the real client against a server on this machine."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from fake_hub import FakeHub, connect, environment
 
 from tunewright.data.formats._hub import fetch
 from tunewright.errors import TunewrightError
+from tunewright.models._load import TINY, resolve_model
 
 TOKEN = "h" + "f_" + "Abcd1234" * 5
 
@@ -19,6 +20,8 @@ def hub(monkeypatch, tmp_path):
     with FakeHub() as server:
         connect(server, monkeypatch, tmp_path / "cache", TOKEN)
         yield server
+    kept = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert [file for file in kept if TOKEN.encode() in file.read_bytes()] == []
 
 
 def problem_of(action):
@@ -61,6 +64,71 @@ def test_a_download_that_is_cut_goes_on(hub):
     hub.add("org/a", {"a.jsonl": text})
     hub.cut("GET", "/resolve/", 1000, times=3)
     assert fetch("hub:org/a").files[0].read_text() == text
+
+
+def test_a_base_without_safetensors_is_named_by_its_id(hub):
+    files = {"config.json": "{}", "tokenizer.json": "{}", "pytorch_model.bin": b"x"}
+    hub.add("org/old", files, kind="models")
+    problem = problem_of(lambda: resolve_model("org/old"))
+    assert problem.code == "E_MODEL"
+    assert (problem.where, problem.message) == (
+        "org/old",
+        "'org/old' on the Hub has no *.safetensors.",
+    )
+    assert "hf download org/old --local-dir OLD, then tunewright convert OLD NEW" in problem.fix
+
+
+def killed_while_it_fetches(hub, cache, program, method, path, *, half=False):
+    """Run a program that fetches, and kill it when such a request has arrived; with `half` a part was sent before."""
+    child = []
+
+    def kill():
+        child[0].kill()
+        child[0].wait()
+
+    if half:
+        hub.cut(method, path, 1000)
+        hub.before(method, path, lambda: hub.before(method, path, kill))
+    else:
+        hub.before(method, path, kill)
+    variables = os.environ | environment(hub, cache, TOKEN)
+    with subprocess.Popen([sys.executable, "-c", program], env=variables) as process:
+        child.append(process)
+        assert process.wait(timeout=60) == -9
+    assert hub.actions == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "half"),
+    [
+        ("GET", "/tree/", False),
+        ("HEAD", "/resolve/", False),
+        ("GET", "/resolve/", False),
+        ("GET", "/resolve/", True),
+    ],
+)
+def test_a_fetch_that_is_killed_is_begun_again(hub, tmp_path, method, path, half):
+    """RELIABILITY.md K3: what has arrived by then is never taken for a whole file."""
+    text = "".join(json.dumps({"text": f"row {n}"}) + "\n" for n in range(5000))
+    hub.add("org/a", {"a.jsonl": text})
+    program = "from tunewright.data.formats._hub import fetch; fetch('hub:org/a')"
+    killed_while_it_fetches(hub, tmp_path / "cache", program, method, path, half=half)
+    assert [file.read_text() for file in fetch("hub:org/a").files] == [text]
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_base_whose_fetch_was_killed_is_fetched_whole(hub, tmp_path, half):
+    base = resolve_model(TINY)
+    files = {file.name: file.read_bytes() for file in base.iterdir() if file.is_file()}
+    hub.add("org/base", files, kind="models")
+    program = "from tunewright.models._load import resolve_model; resolve_model('org/base')"
+    place = ("GET", "/resolve/" if not half else "model.safetensors")
+    killed_while_it_fetches(hub, tmp_path / "cache", program, *place, half=half)
+    folder = resolve_model("org/base")
+    fetched = {file.name: file.read_bytes() for file in folder.iterdir()}
+    assert fetched == {name: files[name] for name in fetched}
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json"} < fetched.keys()
+    assert "model.safetensors" in fetched
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,12 @@ import openai
 import pytest
 import torch
 from support import ROOT
+from transformers import AutoConfig
 
 from tunewright.artifacts import load_artifact
 from tunewright.errors import TunewrightError
+from tunewright.export._gguf import gguf_tokenizer, write_gguf
+from tunewright.export.architecture import shape_of
 from tunewright.models._generate import generate, prompt_ids
 from tunewright.models._llama import EndpointError, post
 from tunewright.models._load import load_tokenizer
@@ -39,6 +42,11 @@ CHATS = [
         {"role": "assistant", "content": "Yes."},
         {"role": "user", "content": "And <|im_end|> then?"},
     ],
+]
+INJECTIONS = [
+    "{{ lipsum.__globals__['os'].popen('touch CANARY').read() }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{% for m in messages %}{{ m.__class__ }}{% endfor %}",
 ]
 LENGTH = 32
 LONG = {
@@ -354,19 +362,64 @@ def test_health_is_told_while_an_answer_is_made(urls, kind):
     response = connection.getresponse()
     drained = threading.Thread(target=lambda: _drain(response), daemon=True)
     drained.start()
-    seconds = []
-    for _ in range(15):
-        started = time.monotonic()
-        other = _connected(urls[kind])
-        other.request("GET", "/health")
-        assert json.loads(other.getresponse().read()) == {"status": "ok"}
-        other.close()
-        seconds.append(time.monotonic() - started)
+    seconds = [_health_seconds(urls[kind]) for _ in range(15)]
     still_on = drained.is_alive()
     connection.sock.close()
     connection.close()
     assert still_on
     assert sorted(seconds)[7] < 0.1
+
+
+BOMB = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% if 'boom' in m.content %}{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    "{% endif %}{% endfor %}"
+)
+"""A template that burns at one word."""
+
+
+def test_health_is_told_while_a_template_burns(engines):
+    """RELIABILITY.md S2. Who asked gets an error in OpenAI's shape, and the next question an answer."""
+    engine, name = engines["exported"]
+    burning = replace(engine, vocabulary=replace(engine.vocabulary, template=BOMB))
+    asked = {"model": name, "messages": [{"role": "user", "content": "boom"}], "max_tokens": 2}
+    with front(Site(burning, name, "127.0.0.1", None, Defaults(0.7, 0.8)), 0) as url:
+        connection = _send(url, asked)
+        seconds = [_health_seconds(url) for _ in range(15)]
+        response = connection.getresponse()
+        error = json.loads(response.read())["error"]
+        connection.close()
+        assert response.status == 400
+        assert error["code"] == "invalid_prompt"
+        assert "longer than 2 s" in error["message"]
+        assert sorted(seconds)[7] < 0.1
+        other = _send(url, asked | {"messages": CHATS[0]})
+        assert other.getresponse().status == 200
+        other.close()
+
+
+@pytest.mark.parametrize("template", INJECTIONS)
+def test_a_template_in_a_gguf_file_reaches_nothing(served_run, tmp_path, monkeypatch, template):
+    """RELIABILITY.md S1, for the metadata of a file; every injection goes the same way, see test_rendering.py."""
+    monkeypatch.chdir(tmp_path)
+    merged = Path(served_run.run_dir) / "merged"
+    shape = shape_of(AutoConfig.from_pretrained(merged).to_dict())
+    tokenizer = gguf_tokenizer(load_tokenizer(merged), shape.vocabulary)
+    write_gguf(
+        tmp_path / "evil.gguf",
+        model=merged,
+        shape=shape,
+        tokenizer=replace(tokenizer, chat_template=template),
+        type_name="F32",
+        advanced=lambda done, detail: None,
+    )
+    with (
+        loaded(tmp_path / "evil.gguf", None, 64) as engine,
+        pytest.raises(TunewrightError, match="E_TEMPLATE_UNSAFE") as caught,
+    ):
+        engine.read(CHATS[0])
+    assert caught.value.exit_code == 9
+    assert not (tmp_path / "CANARY").exists()
 
 
 def test_a_folder_without_a_template_in_its_file_says_so(engines):
@@ -396,6 +449,15 @@ def test_the_guide_asks_as_it_is_answered(urls, expected, capsys):
 def _connected(url):
     parts = urlsplit(url)
     return http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+
+
+def _health_seconds(url):
+    started = time.monotonic()
+    connection = _connected(url)
+    connection.request("GET", "/health")
+    assert json.loads(connection.getresponse().read()) == {"status": "ok"}
+    connection.close()
+    return time.monotonic() - started
 
 
 def _send(url, body):

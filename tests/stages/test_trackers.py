@@ -262,7 +262,7 @@ def test_a_tracker_that_is_not_installed_is_refused_with_what_to_type(tmp_path, 
         trackers(TrainSection(report_to=("trackio",)), tmp_path, "a", SILENT),
     ):
         pass
-    assert caught.value.problems[0].fix == "pip install tunewright[trackio]"
+    assert caught.value.problems[0].fix == "pip install 'tunewright[trackio]'"
 
 
 def test_only_the_first_process_reports(tmp_path):

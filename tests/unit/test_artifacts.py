@@ -118,7 +118,7 @@ def test_missing_torn_and_altered(tmp_path):
         load_artifact(path, "dataset", verify=True)
     (problem,) = caught.value.problems
     assert problem.code == "E_ARTIFACT_INVALID"
-    assert problem.fix == f"Make the dataset again: tunewright prepare {tmp_path}"
+    assert problem.fix == f"tunewright prepare {tmp_path} makes it again"
     (path / "sub" / "a.txt").unlink()
     assert code_of(lambda: load_artifact(path, "dataset", verify=True)) == "E_ARTIFACT_INVALID"
     (path / "manifest.json").write_text('{"kind": "data')

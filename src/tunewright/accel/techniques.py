@@ -143,7 +143,9 @@ def techniques(
         after_heads = heads if used.get("label_only_head") else headed
         gain = last / (ran() * layers + after_heads * head)
         if reason is None and name == "shared_prefix" and wanted[name] == "auto":
-            reason = None if gain >= WORTHWHILE else "rows have no beginnings in common"
+            reason = (
+                None if gain >= WORTHWHILE else "equal beginnings of rows would save less than 2 %"
+            )
         used[name] = reason is None
         if reason is None:
             positions, heads, last = ran(), after_heads, last / gain
@@ -162,12 +164,16 @@ def _kernels(wanted: Wanted, obstacles: Mapping[str, str]) -> list[Choice]:
         compiled = compiled or "Liger's kernels do it"
     elif wanted["torch_compile"] == "auto":
         compiled = (
-            compiled or "compiling takes longer than most runs gain; accel.torch_compile=true"
+            compiled
+            or "compiling takes longer than most runs gain; `--set accel.torch_compile=true` has it tried"
         )
     reasons = dict(zip(KERNELS, (liger, compiled), strict=True))
     return [
         Choice(
-            name, "off" if why else "on", why or "if the first rows run faster with it than without"
+            name,
+            "off" if why else "on",
+            why
+            or "the first rows are timed with it and without, and it stays on only where it is faster",
         )
         for name, why in reasons.items()
     ]

@@ -92,7 +92,8 @@ def _run(args: Sequence[str], *, debug: bool) -> int:
         return CODES["E_USAGE"].exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo(
-            "Interrupted; finished stages are kept. Run the same command to go on.", err=True
+            "Interrupted; finished stages are kept. To go on: the same command, without --restart.",
+            err=True,
         )
         return 130
     except Exception as error:

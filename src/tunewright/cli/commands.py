@@ -175,7 +175,7 @@ def export(
 ) -> None:
     """Write GGUF files and an Ollama Modelfile, proven against the merged model.
 
-    Example: tunewright export runs/author --set export.quantization=[Q8_0]
+    Example: tunewright export runs/author --set 'export.quantization=[Q8_0]'
     """
     given = () if llama_cpp is None else (f"export.llama_cpp={llama_cpp}",)
     _stage("export", target, (*overrides, *given), as_json, agents)

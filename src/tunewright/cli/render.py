@@ -17,6 +17,7 @@ from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.progress import progress as progress
 from tunewright.cli.text import visible, visible_json
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.events import in_words
 from tunewright.pipeline import Outcome
 from tunewright.publish import Pushed
@@ -107,11 +108,11 @@ def _plan(console: Console, found: Mapping[str, Any]) -> None:
     for choice in found["choices"]:
         print_prose(console, in_words(choice))
     shown = (
-        f"{found['rows']:,} rows, {found['trained_tokens_an_epoch']:,} of {found['tokens_an_epoch']:,} tokens "
-        f"to be learned; {found['rows_cut']:,} rows cut, {found['rows_dropped']:,} left out, "
-        f"{found['tokens_lost']:,} tokens lost",
+        f"{counted(found['rows'], 'row')}, {found['trained_tokens_an_epoch']:,} of {found['tokens_an_epoch']:,} tokens "
+        f"to be learned; {counted(found['rows_cut'], 'row')} cut, {found['rows_dropped']:,} left out, "
+        f"{counted(found['tokens_lost'], 'token')} lost",
         f"{found['trainable_parameters']:,} of {found['base_parameters']:,} parameters are trained",
-        f"{found['steps']:,} steps, evaluated every {found['eval_steps']:,}, saved every {found['save_steps']:,}",
+        f"{counted(found['steps'], 'step')}, evaluated every {found['eval_steps']:,}, saved every {found['save_steps']:,}",
         f"about {found['seconds']:,.0f} s, from {found['seconds_from']}",
         f"RAM: merge {found['ram_bytes']['merge'] / 1e6:,.0f} MB, export "
         f"{found['ram_bytes']['export'] / 1e6:,.0f} MB; {found['ram_free_bytes'] / 1e6:,.0f} MB are free",
@@ -129,7 +130,9 @@ def checked(found: Mapping[str, Any], *, show: int) -> None:
     """Print what a check found: files, figures, gates, warnings, and rows with the mask visible."""
     console = Console()
     for file in found.get("files", ()):
-        forms = "; ".join(f"{name}: {count:,} rows" for name, count in file["forms"].items())
+        forms = "; ".join(
+            f"{name}: {counted(count, 'row')}" for name, count in file["forms"].items()
+        )
         line = f"{file['name']}: {file['reason']}{'; ' if forms else ''}{forms}"
         print_line(console, line)
     for note in found.get("notes", ()):
@@ -165,7 +168,7 @@ def _figures(console: Console, found: Mapping[str, Any]) -> None:
     limited = bool(found["rows_cut"])
     kept = f" ({found['rows_kept']:,} within the length limit)" if limited else ""
     lines = (
-        f"{found['rows']:,} rows{kept}, {found['tokens']:,} tokens, "
+        f"{counted(found['rows'], 'row')}{kept}, {counted(found['tokens'], 'token')}, "
         f"{found['trained_tokens']:,} to be learned"
         + (f"; language: {languages}" if languages else ""),
         f"tokens a row{' before the limit' if limited else ''}: {lengths['min']:,} to {lengths['max']:,}, mean {lengths['mean']:,}, "
@@ -213,7 +216,11 @@ def _row(console: Console, row: Mapping[str, Any], *, plain: bool) -> None:
         mark = f"[[{shown}]]" if learned and plain else shown
         text.append(mark, style="bold green" if learned else "dim")
     console.print()
-    lost = f" ({row['tokens_lost']:,} tokens are lost)" if row["tokens_lost"] else ""
+    lost = (
+        f" ({counted(row['tokens_lost'], 'token is', 'tokens are')} lost)"
+        if row["tokens_lost"]
+        else ""
+    )
     print_line(console, row["where"] + lost)
     console.print(text, soft_wrap=True)
 
@@ -228,7 +235,7 @@ def pushed(made: Sequence[Pushed], *, as_json: bool) -> None:
     for one in made:
         for name, size in one.files.items():
             print_line(console, f"{size:>14,} bytes  {name}")
-        total = f"{len(one.files)} files, {sum(one.files.values()):,} bytes"
+        total = f"{counted(len(one.files), 'file')}, {sum(one.files.values()):,} bytes"
         done = f"commit {one.commit}" if one.commit else "nothing is uploaded: a dry run"
         print_line(console, f"{one.url}: {total}; {done}")
 
@@ -274,7 +281,11 @@ def outcomes(config: Config, done: Sequence[Outcome], *, as_json: bool) -> None:
             f"\nReport: {made['report'].path / 'report.html'}", highlight=False, soft_wrap=True
         )
     if "exported" in made:
-        console.print(f"Next:   tunewright chat {config.run_dir}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Next:   tunewright chat {shlex.quote(config.run_dir)}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def gates(console: Console, found: Sequence[tuple[str, Mapping[str, Any]]]) -> None:

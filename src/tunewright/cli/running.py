@@ -76,7 +76,11 @@ def demo(source: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.argument("target", metavar="CONFIG|RUN")
 @SET
 @JSON
-@click.option("--until", metavar="STAGE", help="Stop after this stage.")
+@click.option(
+    "--until",
+    metavar="STAGE",
+    help="Stop after this stage: prepare, check, plan, train, compare, merge, export, publish or report.",
+)
 @click.option(
     "--from",
     "start",

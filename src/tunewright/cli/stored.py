@@ -14,6 +14,7 @@ from rich.table import Table
 from tunewright.cli import render
 from tunewright.cli.lines import print_line, print_prose
 from tunewright.cli.text import visible, visible_json
+from tunewright.counting import counted
 from tunewright.publish.versions.cleaning import Removed
 from tunewright.publish.versions.difference import Difference
 from tunewright.publish.versions.layout import Key
@@ -89,7 +90,7 @@ def version(found: Mapping[str, Any], *, as_json: bool) -> None:
         "data": f"{_sides(data)}, hash {str(data.get('digest', NONE))[:HASH]}",
         "template": str(found["chat_template_sha256"] or NONE)[:HASH],
         "commit": found["commit"] or NONE,
-        "size": f"{place['bytes'] / 1e6:,.1f} MB in {len(found['files'])} files",
+        "size": f"{place['bytes'] / 1e6:,.1f} MB in {counted(len(found['files']), 'file')}",
         "folder": place["path"],
         "made with": ", ".join(
             f"{name} {found['libraries'][name]}"
@@ -200,7 +201,10 @@ def verified(found: Sequence[Version], *, as_json: bool) -> None:
     if as_json:
         _json({"whole": True, "versions": len(found)})
         return
-    print_line(Console(), f"{len(found)} versions are as they were published.")
+    print_line(
+        Console(),
+        f"{counted(len(found), 'version is as it was', 'versions are as they were')} published.",
+    )
 
 
 def aliased(agent: str, name: str, key: Key | None, *, as_json: bool) -> None:
@@ -228,7 +232,7 @@ def removed(found: Removed, *, dry_run: bool, as_json: bool) -> None:
         (found.drafts, "rest", " of publishers that died"),
         (found.blobs, "file", " of no version"),
     )
-    words = [f"{len(t)} {what}{'' if len(t) == 1 else 's'}{rest}" for t, what, rest in counts]
+    words = [f"{counted(len(t), what)}{rest}" for t, what, rest in counts]
     text = ", ".join(words)
     print_prose(Console(), f"{text} {done}: {found.freed_bytes / 1e6:,.1f} MB.")
 

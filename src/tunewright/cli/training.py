@@ -68,6 +68,8 @@ def plan(
 ) -> None:
     """Tell what can be known before training: steps, memory, disk, and why.
 
+    The dataset has to be there; `train --dry-run` makes it on the way.
+
     Example: tunewright plan author.yaml --json
     """
     from tunewright import pipeline
@@ -150,7 +152,7 @@ def train(
 ) -> None:
     """Train a LoRA adapter on the dataset and keep the best evaluation.
 
-    Without CONFIG the flags are the job: they name the data, and the dataset is made on the way.
+    A dataset that is not there is made and checked first. Without CONFIG the flags are the job: they name the data.
 
     Example: tunewright train author.yaml
 

@@ -239,7 +239,7 @@ class Examination:
                 f"tokens, the longest has {cost.longest:,}; {done[strategy]}. {cost.tokens_lost:,} "
                 f"tokens are lost, {cost.trained_lost:,} of them to be learned."
             )
-            fix = f"Raise train.max_length{'' if strategy == 'split' else ', or choose split'}."
+            fix = f"Raise train.max_length{'' if strategy == 'split' else ', or --set train.excess_length_strategy=split'}"
             self.findings.add("W_CUT", message, self.measured.first_cut, fix)
         # what `drop` leaves out is no row that training would learn nothing from
         unlearned = cost.rows_unlearned - dropped

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.config.schema import Config, PrepareSection
+from tunewright.counting import counted
 from tunewright.data._gathered import MOST_STRATA, STRATA, Gathered
 from tunewright.data._row_files import layout_of, preference_problem, read_row_file
 from tunewright.data._sources import find_files
@@ -170,7 +171,7 @@ def _manuscripts(
         gathered.broken.extend(_lost(file, faults(manuscript.text, cut.chunks, dropped)))
         places = _places(cut.chunks, whole_file=whole_files)
         _add_chunks(config, file, cut.chunks, places, gathered)
-        gathered.reasons[file.name] = f"{file.reason}; {_counted(len(cut.chunks), 'chunk')}"
+        gathered.reasons[file.name] = f"{file.reason}; {counted(len(cut.chunks), 'chunk')}"
         gathered.notes.extend(_notes_on(file, cut.chunks, [vars(i) for i in cut.inside], options))
         listener.advanced(len(gathered), file.name)
 
@@ -194,20 +195,16 @@ def _notes_on(
     for how, count in Counter(item["how"] for item in inside).items():
         lines = list(dict.fromkeys(str(item["line"]) for item in inside if item["how"] == how))
         shown = ", ".join(lines[:NAMED]) + (", ..." if len(lines) > NAMED else "")
-        notes.append(f"{file.name}: {how} ({count} times; line {shown})")
+        notes.append(f"{file.name}: {how} ({counted(count, 'time')}; line {shown})")
     short = [item for item in chunks if item.tokens < options.min_tokens]
     if short:
         lines = ", ".join(str(item.line) for item in short[:NAMED])
         more = ", ..." if len(short) > NAMED else ""
         notes.append(
-            f"{file.name}: {_counted(len(short), 'chunk')} shorter than prepare.min_tokens "
+            f"{file.name}: {counted(len(short), 'chunk')} shorter than prepare.min_tokens "
             f"(line {lines}{more})"
         )
     return notes
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _places(chunks: Sequence[Chunk], *, whole_file: bool) -> list[int]:
@@ -258,7 +255,7 @@ def _storyboards(
             continue
         gathered.notes.extend(f"{file.name}: {note}" for note in text.notes)
         found = read_shots(file.name, text.text, gathered.rejects.report, str(file.path))
-        gathered.reasons[file.name] = f"{file.reason}; {_counted(len(found), 'shot')}"
+        gathered.reasons[file.name] = f"{file.reason}; {counted(len(found), 'shot')}"
         shots += found
         file_of |= {shot.source_id: file.name for shot in found}
         listener.advanced(len(shots), file.name)

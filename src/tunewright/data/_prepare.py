@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.artifacts import Artifact, Draft, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.data._check import placing, tokenizer_of
 from tunewright.data._gather import collect, facts_of, refusals
 from tunewright.data._gathered import Gathered, answer_of
@@ -198,7 +199,7 @@ def _say(facts: Mapping[str, Any], listener: Listener) -> None:
         listener.said(f"{file['name']}: {file['reason']}")
     more = len(facts["files"]) - SAID_FILES
     if more > 0:
-        listener.said(f"and {more:,} more {'file' if more == 1 else 'files'}")
+        listener.said(f"and {counted(more, 'more file')}")
     for note in facts["notes"][:SAID_NOTES]:
         listener.said(note)
     if len(facts["notes"]) > SAID_NOTES:

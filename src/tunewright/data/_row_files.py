@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.data._gathered import Gathered
 from tunewright.data.formats import kind_of, read
 from tunewright.data.formats.changes import Changes
@@ -27,8 +28,8 @@ REPORT_EVERY = 1000
 """Rows between two movements of the progress bar."""
 KEPT_UNKNOWN = 20
 """Rows without a known form that are kept for guessing the columns."""
-CORRECT = "Correct the row, or leave bad rows out: --on-bad-row skip."
-MIXED = "Give it the columns of the file's other rows, or leave bad rows out: --on-bad-row skip."
+CORRECT = "Correct the row, or leave bad rows out: --set prepare.on_bad_row=skip"
+MIXED = "Give it the columns of the file's other rows, or leave bad rows out: --set prepare.on_bad_row=skip"
 
 
 def layout_of(config: Config) -> Layout | None:
@@ -59,7 +60,8 @@ def read_row_file(config: Config, file: SourceFile, gathered: Gathered, listener
 
 def preference_problem(file: str, count: int, line: int, fix: str = "") -> Problem:
     """Return why preference pairs are no dataset for supervised fine-tuning; `fix` is what to type."""
-    message = f"{count:,} rows are preference pairs (chosen, rejected), which are not trained on as they stand."
+    what = counted(count, "row is a preference pair", "rows are preference pairs")
+    message = f"{what} (chosen, rejected), and such are not trained on as they stand."
     return Problem(
         "E_PREFERENCE",
         message,

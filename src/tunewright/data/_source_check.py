@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.data._check import examine, placing, tokenizer_of
 from tunewright.data._gather import collect, facts_of, faults_of, preferences
 from tunewright.data._sides import Sides
@@ -31,7 +32,9 @@ def check_source(config: Config, listener: Listener) -> dict[str, Any]:
         elif not findings.errors() and not facts["preference_pairs"]:
             raise failure("E_DATA_EMPTY", "There are no rows in it.", where=where)
     if facts["dropped_lines"]:
-        facts["notes"].append(f"{facts['dropped_lines']:,} lines are in no row, such as headings")
+        facts["notes"].append(
+            f"{counted(facts['dropped_lines'], 'line is', 'lines are')} in no row, such as headings"
+        )
     if facts["preference_pairs"]:
         facts["notes"] += [
             f"{problem.where}: {problem.message} {problem.fix}" for problem in preferences(gathered)

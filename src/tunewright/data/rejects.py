@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tunewright.config.schema import PrepareSection
+from tunewright.counting import counted
+from tunewright.data.formats.records import file_of
 from tunewright.data.spool import Spool
 from tunewright.errors import Problem
 
@@ -24,7 +26,7 @@ LONGEST_REASON = 200
 _COLUMNS = re.compile(r"[;,] the columns are [^;]*")
 _PARTICULARS = re.compile(r"\d[\d,.]*|'[^']*'")
 _ELSEWHERE = " and other files"
-_FIX = "Correct them as the ones above, or leave bad rows out: --on-bad-row skip."
+_FIX = "Correct them as the ones above, or leave bad rows out: --set prepare.on_bad_row=skip"
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Rejects:
         text = _short(_text(problem))
         if self._texts.setdefault(reason, text) != text:
             self._texts[reason] = reason
-        file = problem.where.rpartition(":")[0] or problem.where
+        file = file_of(problem.where)
         code, place = self._first.setdefault(reason, (problem.code, file))
         if place != file and not place.endswith(_ELSEWHERE):
             self._first[reason] = code, f"{place}{_ELSEWHERE}"
@@ -107,18 +109,18 @@ class Rejects:
         left = self.reasons.copy()
         for item in (*self._files, *self._rows)[:SHOWN]:
             left[item.reason] -= item.rows
-        counted = (+left).most_common()
+        others = (+left).most_common()
         more = [
-            self._more(
-                f"{count:,} more {'row' if count == 1 else 'rows'}: {self._texts[reason]}", reason
-            )
-            for reason, count in counted[:COUNTED]
+            self._more(f"{counted(count, 'more row')}: {self._texts[reason]}", reason)
+            for reason, count in others[:COUNTED]
         ]
-        if len(counted) > COUNTED:
-            rest = counted[COUNTED:]
+        if len(others) > COUNTED:
+            rest = others[COUNTED:]
             rows = sum(count for _, count in rest)
             more.append(
-                self._more(f"{rows:,} more rows of {len(rest):,} other reasons", rest[0][0])
+                self._more(
+                    f"{counted(rows, 'more row')} of {len(rest):,} other reasons", rest[0][0]
+                )
             )
         return [*self.problems, *more]
 
@@ -155,6 +157,6 @@ def too_many(rejects: Rejects, good: int, options: PrepareSection) -> list[Probl
             f"{rejects.count:,} of {rejects.count + good:,} rows cannot be used ({share:.1%}); "
             f"prepare.max_bad accepts {options.max_bad:.1%}."
         )
-        fix = "Correct the rows, or raise --max-bad."
+        fix = "Correct the rows, or accept more: --set prepare.max_bad=0.05 (a share of the rows)"
         return [Problem("E_DATA_ROW", message, "prepare.max_bad", fix), *problems]
     return problems

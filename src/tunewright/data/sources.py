@@ -13,6 +13,7 @@ from tunewright.artifacts import MANIFEST, kind_of, sha256
 from tunewright.artifacts import Kind as ArtifactKind
 from tunewright.config.paths import fault_of, usable_path
 from tunewright.config.schema import PrepareSection, SourceSection
+from tunewright.counting import counted
 from tunewright.data.formats.hub_layout import split_named
 from tunewright.data.storyboards.shots import recognise
 from tunewright.errors import CODES, Problem, TunewrightError, failure
@@ -289,7 +290,8 @@ def _badly_named(paths: Sequence[Path]) -> list[Problem]:
     wrong = [path for path in paths if fault_of(str(path))]
     if not wrong:
         return []
-    message = f"The names of {len(wrong)} files cannot be used: the path {fault_of(str(wrong[0]))}."
+    many = counted(len(wrong), "file")
+    message = f"The names of {many} cannot be used: the path {fault_of(str(wrong[0]))}."
     return [Problem("E_NAME", message, _printable(wrong[0]), "Rename them.")]
 
 

@@ -83,7 +83,7 @@ def devices(where: str) -> Iterator[Finding]:
         text = f"{names} is there, and PyTorch {torch.__version__} does not use it"
         yield Finding("device", "GPU", "bad", text, INSTALL_TORCH)
     elif where == "cpu":
-        fix = "Small bases train on a CPU: docs/guides/train-on-a-cpu.md"
+        fix = "Small bases train on a CPU; `tunewright plan CONFIG` says how long it takes."
         yield Finding("device", "GPU", "note", "none that PyTorch can use", fix)
     else:
         free = memory_free(where) or 0

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunewright.counting import counted
 from tunewright.doctor.findings import Finding
 from tunewright.errors import TunewrightError
 from tunewright.publish.versions import layout
@@ -33,5 +34,5 @@ def store(folder: Path | None = None) -> Iterator[Finding]:
         yield Finding("store", "store", "bad", text, fix)
         return
     agents = len({version.agent for version in versions})
-    text = f"{folder}: {len(versions)} versions of {agents} agents, all whole"
+    text = f"{folder}: {counted(len(versions), 'version')} of {counted(agents, 'agent')}, all whole"
     yield Finding("store", "store", "good", text)

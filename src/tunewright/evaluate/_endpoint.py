@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from tunewright.counting import counted
 from tunewright.errors import TunewrightError, failure
 from tunewright.models.messages import Message, is_raw
 from tunewright.models.sampling import EMPTY_THOUGHT, Answer, Sampling, TimeUpError
@@ -93,7 +94,9 @@ class Endpoint:
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             option = self.where.replace("url", "model")
             named = f" and no '{self.model}'" if self.model else ""
-            message = f"It lists {len(names)} models{named}{': ' if names else ''}{shown}."
+            message = (
+                f"It lists {counted(len(names), 'model')}{named}{': ' if names else ''}{shown}."
+            )
             how = f"{option} NAME" if option.startswith("--") else f"--set {option}=NAME"
             raise self._failure(message, f"Name one of them: {how}.")
         model = self.model or names[0]
@@ -121,8 +124,8 @@ class Endpoint:
             message = f"The answer has no {error}." if isinstance(error, KeyError) else "No answer."
             raise self._failure(message, _KIND) from error
         # Not every server counts; a word has more than one token, so that this is too few, never too many.
-        counted = tokens if isinstance(tokens, int) else len(text.split())
-        return Answer(text.removeprefix(EMPTY_THOUGHT), counted, ended)
+        count = tokens if isinstance(tokens, int) else len(text.split())
+        return Answer(text.removeprefix(EMPTY_THOUGHT), count, ended)
 
     def _request(self, path: str, body: Mapping[str, Any], until: float) -> Any:
         """Return the JSON answer; a busy server is asked again, as it says when, or ever later."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any
 
+from tunewright.counting import counted
 from tunewright.evaluate.intervals import Estimate, resampled
 
 BASE = "base"
@@ -143,7 +144,7 @@ def sentence(agent: str, found: Mapping[str, Any]) -> str:
             )
         case "unknown":
             text = (
-                f"On the data of {agent} only {found['rows']} held-out rows of {found['sources']} sources can be "
+                f"On the data of {agent} only {counted(found['rows'], 'held-out row')} of {counted(found['sources'], 'source')} can be "
                 f"compared: at least {MIN_SOURCES} sources are needed to tell whether its own adapter is best."
             )
         case _:

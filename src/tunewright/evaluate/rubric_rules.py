@@ -9,6 +9,7 @@ from tunewright.config.schema.rubrics import (
     RubricSection,
     WeightsSection,
 )
+from tunewright.counting import counted
 
 Found = tuple[bool, str]
 """Whether a rule is kept, and what was found."""
@@ -97,22 +98,18 @@ def count_found(count: int, unit: str, limits: CountSection) -> Found:
     passed = (limits.min is None or count >= limits.min) and (
         limits.max is None or count <= limits.max
     )
-    return passed, _several(count, unit)
+    return passed, counted(count, unit)
 
 
 def count_rule(unit: str, limits: CountSection) -> str:
     """Return the limits of a number in words."""
     if limits.min is None:
-        return f"at most {_several(limits.max or 0, unit)}"
+        return f"at most {counted(limits.max or 0, unit)}"
     if limits.max is None:
-        return f"at least {_several(limits.min, unit)}"
+        return f"at least {counted(limits.min, unit)}"
     if limits.min == limits.max:
-        return _several(limits.max, unit)
-    return f"{limits.min} to {_several(limits.max, unit)}"
-
-
-def _several(count: int, unit: str) -> str:
-    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+        return counted(limits.max, unit)
+    return f"{limits.min} to {counted(limits.max, unit)}"
 
 
 def weights_found(text: str, limits: WeightsSection) -> Found:
@@ -143,7 +140,7 @@ def weights_found(text: str, limits: WeightsSection) -> Found:
                 return False, f"'({shown(inner)})' {fault}"
     if opened:
         return False, f"'{opened[-1][0]}' is not closed"
-    return True, f"balanced, {_several(weights, 'weight')}"
+    return True, f"balanced, {counted(weights, 'weight')}"
 
 
 def _weight_fault(inner: str, limits: WeightsSection) -> str | None:

@@ -103,14 +103,14 @@ _ADVICE: dict[Word, str] = {
     "to write broken text.",
     "nothing learned": "Train for more epochs or raise `train.learning_rate` or `train.lora.r`; if the figures "
     "point the right way, raise `compare.num_prompts` for a narrower interval.",
-    "undecided": "Compare on a run, whose dataset has the author's text: `tunewright compare RUN`; or ask more "
-    "prompts, for longer answers (`compare.max_new_tokens`).",
-    "improved": "Go on: merge, export, publish.",
+    "undecided": "Hold out more text (`prepare.eval_split`) or add text; or ask more prompts (`compare.num_prompts`) for "
+    "longer answers (`compare.max_new_tokens`). Endpoints alone have no author's text: `tunewright compare RUN`.",
+    "improved": "It is ready to merge, export and publish.",
 }
 
 
 _STRONGER = "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
-_NO_SCORE = "For a transfer score raise `compare.num_prompts` or `compare.max_new_tokens`. Else go on: merge, export, publish."
+_NO_SCORE = "For a transfer score raise `compare.num_prompts` or `compare.max_new_tokens`. Else it is ready to merge, export and publish."
 
 
 def _learned(figures: Figures) -> bool:

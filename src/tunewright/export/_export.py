@@ -9,7 +9,7 @@ from typing import Any
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, ExportSection, QuantizationType
-from tunewright.errors import Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.export._converter import TYPES as CONVERTED
 from tunewright.export._gguf import Card
@@ -238,7 +238,7 @@ def _require_passed(gates: Mapping[str, Sequence[Gate]], job: _Job, rejected: Pa
                 "E_GATE_EXPORT",
                 f"{gate['gate']}: {gate['value']}, must be {gate['limit']}.",
                 str(aside),
-                "Look at the figures; a larger type passes where a smaller one fails.",
+                CODES["E_GATE_EXPORT"].fix,
             )
             for gate in of_type
         ]

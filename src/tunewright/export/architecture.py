@@ -16,8 +16,8 @@ ARCHITECTURES: Mapping[str, Family] = {
     "MistralForCausalLM": "llama",
 }
 LLAMA_CPP = (
-    "Name the folder of a llama.cpp checkout, whose converter is then used (`--llama-cpp DIR`), or stop "
-    "before the export (`--until merge`) and serve the merged folder."
+    "Name the folder of a llama.cpp checkout, whose converter is then used (`--set export.llama_cpp=DIR`), "
+    "or stop before the export (`tunewright run ... --until merge`) and serve the merged folder."
 )
 """The way out for a model that we cannot write."""
 

@@ -128,7 +128,7 @@ def prove(
                 "E_GATE_MERGE",
                 f"'{name}' {reason}.",
                 str(where or merged),
-                "Merge again; if it fails again, the base or adapter has changed.",
+                "Merge again; if it fails again, serve the adapter unmerged: `tunewright serve RUN --what adapter`.",
             )
             for name, reason in wrong
         )

@@ -39,6 +39,7 @@ def endpoint(
     top_p: float = 0.95,
     key: str | None = None,
     exact: bool = False,
+    own_template: bool = True,
 ) -> Generator[str]:
     """Give the URL under which llama.cpp serves a GGUF file; it ends with the block.
 
@@ -53,6 +54,8 @@ def endpoint(
         top_p: For requests that name none.
         key: What requests have to show; None: anyone of this machine may ask.
         exact: Attention is computed in 32 bits, not 16: slower, and twice the memory, for weights in 32 bits.
+        own_template: llama.cpp's chats are written by the file's template. False: nobody asks for chats, and a
+            template that may be anybody's is not read in this process.
 
     Raises:
         TunewrightError: E_PORT, the address is in use or not this machine's. E_NOT_FOUND, there is
@@ -73,6 +76,8 @@ def endpoint(
     params.sampling.top_p = top_p
     if exact:
         _compute_exactly(params)
+    if not own_template:
+        params.chat_template = "chatml"
     params.verbosity = -1
     params.warmup = False
     params.ui = False

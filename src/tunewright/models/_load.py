@@ -68,6 +68,8 @@ def resolve_model(name: str, revision: str | None = None, *, weights: bool = Tru
         raise failure("E_MODEL", "There is no such model folder.", where=name)
     else:
         folder = _fetch(name, revision, weights=weights)
+        _require(folder, weights=weights, hub_id=name)
+        return folder
     _require(folder, weights=weights)
     return folder
 
@@ -85,13 +87,20 @@ def _reason(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _require(folder: Path, *, weights: bool) -> None:
+def _require(folder: Path, *, weights: bool, hub_id: str | None = None) -> None:
     names = {p.name for p in folder.iterdir()}
     missing = [n for n in ("config.json", "tokenizer.json") if n not in names]
     if weights and not any(n.endswith(".safetensors") for n in names):
         if any(map(is_pickled, names)):
             raise pickled_weights(folder)
         missing.append("*.safetensors")
+    if missing and hub_id:
+        message = f"'{hub_id}' on the Hub has no {', '.join(missing)}."
+        fix = (
+            "Take a repository with safetensors; or fetch it whole and rewrite its weights: "
+            f"hf download {hub_id} --local-dir OLD, then tunewright convert OLD NEW"
+        )
+        raise failure("E_MODEL", message, where=hub_id, fix=fix)
     if missing:
         raise failure("E_MODEL", f"The folder has no {', '.join(missing)}.", where=folder)
     refuse_programs(folder)

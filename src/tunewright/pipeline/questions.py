@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.pipeline.deciding import STOP, Question, answered_before
 from tunewright.pipeline.steps import Artifacts, Stage, checkpoints_of
 from tunewright.publish.versions.manifest import BAD_VERDICTS
@@ -27,7 +28,7 @@ def warned(config: Config, found: Artifacts) -> Question | None:
     if checked is None or not warnings:
         return None
     kinds = [
-        f"{kind['code']}, {kind['count']:,} times: {kind['first'][0]['message']}"
+        f"{kind['code']}, {counted(kind['count'], 'time')}: {kind['first'][0]['message']}"
         for kind in warnings
     ]
     text = "\n".join(["The check of the data has warnings.", *kinds])

@@ -1,5 +1,6 @@
 """Running stages: one, some, or all of them with finished ones skipped."""
 
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from tunewright.artifacts import MAKERS, Artifact, Kind, fsync, load_artifact
+from tunewright.artifacts import MAKERS, Artifact, Kind, called, fsync, load_artifact
 from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError, failure
@@ -17,8 +18,8 @@ from tunewright.machine import process_rank
 from tunewright.pipeline.choosing import chosen
 from tunewright.pipeline.deciding import SAFE, STOP, Decider, keep
 from tunewright.pipeline.logbook import Log, logged
-from tunewright.pipeline.questions import ADAPTER, ASKED, settled, with_checkpoint
-from tunewright.pipeline.state import ASKED_FOR, NOUNS, because, loaded, present, standing, survey
+from tunewright.pipeline.questions import ADAPTER, ASKED, GO_ON, settled, with_checkpoint
+from tunewright.pipeline.state import ASKED_FOR, because, loaded, present, standing, survey
 from tunewright.pipeline.steps import ASIDE, STEPS, Stage, Step
 from tunewright.publish import publish
 from tunewright.targets import CONFIG_FILE
@@ -189,7 +190,7 @@ class _Course:
         for kind in needed:
             if kind in made or kind in self._found:
                 continue
-            there, noun = by_kind[kind], NOUNS.get(kind, kind)
+            there, noun = by_kind[kind], called(kind)
             code = "E_ARTIFACT_INVALID" if there.reasons else "E_ARTIFACT_MISSING"
             why = f"is outdated: {because(there.reasons)}" if there.reasons else "is not there"
             path, fix = str(Path(self._config.run_dir) / kind), f"{MAKERS[kind]} CONFIG makes it."
@@ -300,7 +301,9 @@ class _Course:
             if answer.choice == STOP:
                 first = question.text.partition("\n")[0]
                 message = f"Stopped before '{stage}'. {first}"
-                self._stopped = failure("E_STOPPED", message, where=self._config.run_dir)
+                run = shlex.quote(self._config.run_dir)
+                fix = f"To go on all the same: tunewright run {run} --on-{question.subject} {GO_ON}"
+                self._stopped = failure("E_STOPPED", message, where=self._config.run_dir, fix=fix)
                 return
             if question.subject == "checkpoint" and answer.choice != ADAPTER:
                 self._config = with_checkpoint(self._config, answer.choice)

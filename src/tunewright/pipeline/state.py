@@ -1,6 +1,7 @@
 """Which artifacts of a run are there, belong together, and are what its config would make; if not, why not."""
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from tunewright.artifacts import (
     MANIFEST,
     Artifact,
     Kind,
+    called,
     fingerprints,
     load_artifact,
     make_key,
@@ -30,13 +32,6 @@ ASKED_FOR = "it was asked for"
 """Reason of a stage that is done anew although it is finished."""
 SHOWN = 3
 """Reasons that a line names."""
-NOUNS: Mapping[str, str] = {
-    "evaluation": "comparison",
-    "merged": "merged model",
-    "exported": "export",
-    "published": "version in the store",
-}
-"""Artifacts whose kind is no noun that a sentence can hold."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +111,8 @@ def _mismatches(run_dir: Path, found: Artifacts) -> list[Problem]:
             kind = cast("Kind", name)
             parent = load_artifact(run_dir / kind, kind)
             if parent.digest != digest:
-                message = f"The {artifact.kind} was made from another {kind} than the one here."
-                fix = f"tunewright run {run_dir}"
+                message = f"The {called(artifact.kind)} was made from another {called(kind)} than the one here."
+                fix = f"tunewright run {shlex.quote(str(run_dir))}"
                 problems.append(Problem("E_ARTIFACT_INVALID", message, str(artifact.path), fix))
             if kind not in seen:
                 seen.add(kind)
@@ -146,11 +141,11 @@ def _outdated(config: Config, artifact: Artifact, listener: Listener) -> Problem
     if artifact.key != make_key(kind, settings, artifact.parents, artifact.made_by):
         names = _changed_options(artifact, settings)
         named = f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else ""
-        message = f"The {kind} was made with other options than these{named}."
+        message = f"The {called(kind)} was made with other options than these{named}."
         way_out = "; or leave the options as they were"
     elif changed := _changed_inputs(config, artifact, listener):
         names = ", ".join(changed[:3]) + (", ..." if len(changed) > 3 else "")
-        message, way_out = f"Files have changed since the {kind} was made: {names}.", ""
+        message, way_out = f"Files have changed since the {called(kind)} was made: {names}.", ""
     else:
         return None
     fix = f"{MAKERS[kind]} CONFIG makes it again{way_out}."
@@ -245,7 +240,7 @@ def _of_whom(artifact: Artifact, found: Artifacts, parents: Sequence[Kind]) -> l
     """Return which parents are others now."""
     reasons: list[str] = []
     for kind in parents:
-        noun = NOUNS.get(kind, kind)
+        noun = called(kind)
         if kind not in found:
             reasons.append(f"its {noun} is to be made first")
         elif kind not in artifact.parents:
@@ -253,7 +248,7 @@ def _of_whom(artifact: Artifact, found: Artifacts, parents: Sequence[Kind]) -> l
         elif artifact.parents[kind] != found[kind].digest:
             reasons.append(f"its {noun} was made anew")
     gone = [kind for kind in artifact.parents if kind not in parents]
-    return [*reasons, *(f"its {NOUNS.get(kind, kind)} counts no more" for kind in gone)]
+    return [*reasons, *(f"its {called(kind)} counts no more" for kind in gone)]
 
 
 def survey(config: Config, listener: Listener = SILENT) -> dict[Stage, Standing]:

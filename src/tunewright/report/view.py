@@ -138,7 +138,10 @@ def commands(config: Config, artifacts: Mapping[Kind, Artifact]) -> list[tuple[s
     run = shlex.quote(config.run_dir)
     result: list[tuple[str, str]] = []
     if "exported" in artifacts:
-        name, modelfile = config.name.lower(), shlex.quote(f"{config.run_dir}/exported/Modelfile")
+        name, modelfile = (
+            f"tunewright/{config.name.lower()}",
+            shlex.quote(f"{config.run_dir}/exported/Modelfile"),
+        )
         if artifacts["exported"].facts.get("ollama_template"):
             create = f"ollama create {name} -f {modelfile}\nollama run {name}"
             result.append(("Ollama", create))

@@ -149,7 +149,7 @@ def loaded(file: Path, tokenizer: Path | None, context: int) -> Generator[LlamaC
     context = min(context, longest)
     key = secrets.token_urlsafe(32)
     exact = facts.get("general.file_type") == ALL_F32
-    with endpoint(file, ctx=context, key=key, exact=exact) as url:
+    with endpoint(file, ctx=context, key=key, exact=exact, own_template=False) as url:
         own = vocabulary_of(load_tokenizer(tokenizer)) if tokenizer else _own(url, key, facts)
         yield LlamaCpp(url, key, own, len(tokens), context)
 

@@ -113,7 +113,8 @@ def _exported(made: Artifact, type_name: str | None) -> str:
         return str(made.facts["served"])
     if type_name not in files:
         message = f"'{type_name}' is not exported; exported are {', '.join(files)}."
-        raise failure("E_NOT_FOUND", message, where=made.path)
+        fix = f"Name one of them with --what; or: tunewright export RUN --set 'export.quantization=[{type_name}]'"
+        raise failure("E_NOT_FOUND", message, where=made.path, fix=fix)
     return str(files[type_name]["file"])
 
 

@@ -15,6 +15,7 @@ from tunewright.accel import Choice
 from tunewright.artifacts import Artifact, load_artifact, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config, TrainSection
+from tunewright.counting import counted
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.events import Listener, in_words
 from tunewright.machine import disk_space, process_count
@@ -388,7 +389,7 @@ def _gates(config: Config, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _tell(listener: Listener, facts: Mapping[str, Any]) -> None:
     listener.said(
-        f"{facts['steps']} steps, {facts['trainable_parameters']:,} trained parameters, "
+        f"{counted(facts['steps'], 'step')}, {facts['trainable_parameters']:,} trained parameters, "
         f"{facts['memory_bytes']['total'] / 1e6:,.0f} MB, about {facts['seconds']:,.0f} s"
     )
     for choice in facts["choices"]:

@@ -18,6 +18,7 @@ from typing import Any
 from tunewright.artifacts import Artifact, load_artifact, make_key, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
+from tunewright.counting import counted
 from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_count, process_rank
@@ -80,10 +81,12 @@ def train(
             message = (
                 "A run under DeepSpeed cannot be resumed: its optimizer's state is DeepSpeed's own."
             )
-            fix = "--restart begins at step 0; the old checkpoints are kept aside."
+            fix = "`tunewright train ... --restart` begins at step 0; the old checkpoints are kept aside."
             raise failure("E_RESUME_ENV", message, where=folder, fix=fix)
         if start.kind == "finished":
-            listener.said("This training is finished; --restart begins it again.")
+            listener.said(
+                "This training is finished; `tunewright train ... --restart` begins it again."
+            )
             return load_artifact(Path(config.run_dir) / "adapter", "adapter")
         with _told(folder):
             return _run(config, dataset, prepared, start, listener)
@@ -180,7 +183,8 @@ def _run(
             "interrupted", f"stopped by signal {interrupt.signal or 'to another process'}"
         )
         step = trainer.state.global_step
-        listener.said(f"Saved after step {step} of {schedule.steps}; the same command goes on.")
+        text = f"Saved after step {step} of {schedule.steps}. To go on: the same command, without --restart or --resume PATH."
+        listener.said(text)
         interrupt.leave()
     if first:
         seconds = {"seconds": time.monotonic() - started, "checkpoint_seconds": sum(costs)}
@@ -257,7 +261,7 @@ def _finish(
     if facts["stopped_early"]:
         text = (
             f"Stopped early after step {facts['steps']} of {facts['steps_planned']}: "
-            f"{config.train.early_stopping_patience} evaluations without a better one. The adapter is that of "
+            f"{counted(config.train.early_stopping_patience or 0, 'evaluation')} without a better one. The adapter is that of "
             f"step {step}."
         )
         metrics.event("stopped_early", text)

@@ -114,4 +114,5 @@ class Watchdog:
         places = ", ".join(self._place(row) for row in rows[:4])
         more = f" and {len(rows) - 4} more rows" if len(rows) > 4 else ""
         where = f"step {step}" + (f": {places}{more}" if places else "")
-        return failure("E_DIVERGED", f"{'; '.join(parts)}.", where=where)
+        fix = None if places else "Lower `train.learning_rate`."
+        return failure("E_DIVERGED", f"{'; '.join(parts)}.", where=where, fix=fix)

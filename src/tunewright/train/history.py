@@ -93,7 +93,7 @@ def training_of(run_dir: Path) -> Path:
     if not folder.is_dir():
         message, fix = (
             "Nothing has been trained in this run.",
-            f"Train it: tunewright train {run_dir}.",
+            "Train it: tunewright train CONFIG",
         )
         raise failure("E_ARTIFACT_MISSING", message, where=folder, fix=fix)
     return folder

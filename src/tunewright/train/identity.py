@@ -73,8 +73,8 @@ def require_same(
             problem(
                 "E_RESUME_ENV",
                 name,
-                "Put it back, or resume where the run was started; or `--allow-inexact` goes on, not bit for "
-                "bit the same.",
+                "Put it back, or resume where the run was started; or `tunewright train ... --allow-inexact` goes on, "
+                "not bit for bit the same.",
             )
             for name in machine
         ]

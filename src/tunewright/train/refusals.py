@@ -141,7 +141,7 @@ def _names(options: TrainSection, shape: Shape) -> list[Problem]:
     unknown = _unknown(target_names(lora), lambda name: any(named(m, (name,)) for m in linears))
     if HEAD in unknown:
         message = "The output head gets no adapter: its weight is multiplied tile by tile."
-        fix = f"--set train.lora.modules_to_save=[{HEAD}] trains it whole."
+        fix = f"--set 'train.lora.modules_to_save=[{HEAD}]' trains it whole."
         found.append(_wrong("lora.target_modules", message, fix))
     others = [name for name in unknown if name != HEAD]
     if others:

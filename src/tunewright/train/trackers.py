@@ -21,7 +21,7 @@ def missing_trackers(options: TrainSection) -> list[Problem]:
             "E_CONFIG_VALUE",
             f"'train.report_to' has {name}, which is not installed.",
             "train.report_to",
-            f"pip install tunewright[{name}]",
+            f"pip install 'tunewright[{name}]'",
         )
         for name in options.report_to
         if find_spec(name) is None

@@ -1,10 +1,21 @@
 """The benchmark of training speed: who does something else gets no figure."""
 
+import argparse
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pytest
-from speed.contenders import CONTENDERS, OWN, PLAIN, PLANTED_FACTOR, planted
+from speed.bench import Bench, chosen
+from speed.contenders import (
+    CONTENDERS,
+    FRUGAL,
+    OWN,
+    PLAIN,
+    PLANTED_FACTOR,
+    Contender,
+    planted,
+)
 from speed.figures import Round, filled, needed_flops, round_of, spread, summary, table
 from speed.parity import TOLERANCES, Trained, faults
 from speed.processes import Failed, Limits, run
@@ -218,3 +229,39 @@ def test_the_last_line_of_a_process_is_what_it_tells(tmp_path):
     limits = Limits(10**12, 60)
     line, _ = run([sys.executable, "-c", "print(1); print(2)"], tmp_path, limits, {})
     assert line == "2"
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """A bench whose processes are imitated: `lacking(flags)` says whether a contender lacks memory with its flags."""
+
+    class Imitated(Bench):
+        asked: ClassVar[list[dict]] = []
+        lacking = staticmethod(lambda flags: False)
+
+        def told(self, who, contender, flags, steps, keep):
+            self.asked.append(dict(flags))
+            if self.lacking(flags):
+                raise Failed("it needs more than 1 GB of memory")
+            return {"flags": flags}
+
+    args = argparse.Namespace(steps=1)
+    return Imitated("small", "B", *[tmp_path] * 4, args, Limits(1, 1))
+
+
+def test_who_lacks_memory_recomputes_and_nobody_else(bench, monkeypatch):
+    monkeypatch.setattr(
+        "speed.bench.round_of", lambda told: argparse.Namespace(seconds=1 / told["flags"]["micro"])
+    )
+    variants = [{"micro": 8}, {"micro": 2}, {"micro": 1}]
+    contender = Contender("x.py", variants, FRUGAL)
+    assert chosen(bench, "x", contender)[0] == {"micro": 8}
+    assert FRUGAL not in bench.asked
+    type(bench).lacking = staticmethod(lambda flags: flags.get("micro", 8) > 2)
+    assert chosen(bench, "x", contender)[0] == {"micro": 2}
+    assert FRUGAL not in bench.asked
+    type(bench).lacking = staticmethod(lambda flags: "gradient_checkpointing" not in flags)
+    assert chosen(bench, "x", contender)[0] == FRUGAL
+    type(bench).lacking = staticmethod(lambda flags: True)
+    with pytest.raises(Failed, match="memory"):
+        chosen(bench, "x", contender)

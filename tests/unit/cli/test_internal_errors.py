@@ -1,5 +1,6 @@
 """An error that is ours: one block on the screen, the trace in the run folder."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def test_the_trace_goes_into_the_run_folder_without_tokens(config, capsys):
     lines = Path("runs/mine/logs/run.log").read_text()
     assert "E_INTERNAL: ZeroDivisionError" in lines
     assert TOKEN not in trace + said + lines
+
+
+def test_colours_do_not_cut_a_token_into_pieces_that_pass(config, monkeypatch, capsys):
+    """S10: what a terminal shows, its colours taken away again."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main(["run", config]) == 70
+    shown = "".join(capsys.readouterr())
+    assert "\x1b[" in shown
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    assert "ERROR E_INTERNAL: ZeroDivisionError" in plain
+    assert TOKEN[8:20] not in plain
 
 
 def test_where_there_is_no_run_it_goes_elsewhere(monkeypatch, capsys, tmp_path):

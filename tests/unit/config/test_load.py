@@ -7,6 +7,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
+from support import ODD_NAMES
 
 from tunewright.config.inputs import DETERMINED_BY, settings_of
 from tunewright.config.load import dump_config, load_config, preset_names, read_dotenv
@@ -100,12 +101,17 @@ def test_other_faults_of_the_file(tmp_path):
     assert problems_of(latin).problems[0].code == "E_CONFIG_FILE"
 
 
-@pytest.mark.parametrize(
-    "name", ["../x", "/etc", "a/b", "CON", "x.", "-x", "", "a" * 101, "$(id)", "é"]
-)
-def test_dangerous_names_are_refused(tmp_path, name):
-    file = write(tmp_path, yaml.safe_dump({"name": name, "prepare": {"source": "x"}}))
-    assert problems_of(file).problems[0].code == "E_CONFIG_VALUE"
+@pytest.mark.parametrize("option", ["name", "publish.agent", "publish.adapter", "publish.version"])
+@pytest.mark.parametrize("name", [*ODD_NAMES, "a/b", "a" * 101, "é"])
+def test_dangerous_names_are_refused(tmp_path, option, name):
+    """RELIABILITY.md S6."""
+    config = {"prepare": {"source": "x"}}
+    section, _, key = option.rpartition(".")
+    (config.setdefault(section, {}) if section else config)[key] = name
+    (problem,) = problems_of(write(tmp_path, yaml.safe_dump(config))).problems
+    assert problem.code == "E_CONFIG_VALUE"
+    assert f"'{option}'" in problem.message
+    assert "starting with a letter or digit" in problem.message + problem.fix
 
 
 @given(st.text(max_size=200))

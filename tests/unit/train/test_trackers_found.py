@@ -13,8 +13,8 @@ def test_each_missing_package_is_named_with_the_command_that_brings_it(monkeypat
     options = TrainSection(report_to=("trackio", "wandb", "tensorboard"))
     problems = missing_trackers(options)
     assert [p.fix for p in problems] == [
-        "pip install tunewright[trackio]",
-        "pip install tunewright[tensorboard]",
+        "pip install 'tunewright[trackio]'",
+        "pip install 'tunewright[tensorboard]'",
     ]
     assert {p.code for p in problems} == {"E_CONFIG_VALUE"}
     assert missing_trackers(TrainSection()) == []

@@ -125,7 +125,9 @@ class ParameterSection(Section):
 class RubricSection(Section):
     """What a structured answer must look like."""
 
-    name: Name = Field(description="Name of the rubric; unset: the name of the one it extends.")
+    name: Name = Field(
+        description="Name of the rubric; may be left out with `extends`: then it is the name of that one."
+    )
     about: str | None = Field(default=None, description="What it tests, in a sentence.")
     source: str | None = Field(default=None, description="Where the form is described.")
     extends: BundledRubric | None = Field(

@@ -9,6 +9,7 @@ from pathlib import Path
 from tunewright.data.formats.lines import Ends, text_of
 from tunewright.data.formats.records import (
     MAX_ROW_BYTES,
+    MisplacedError,
     Note,
     Record,
     Report,
@@ -123,8 +124,9 @@ def _records(
             # Quotes in pairs mean that the line is most likely a whole record, and the next one too.
             # The header is never left out: the row below it would take its place.
             if first or raw.count(b'"') % 2:
-                raise broken(path, line, f"The line is not usable: {error}", _QUOTE_FIX) from error
-            report(unreadable(path, line, f"The line is not usable: {error}."))
+                said = f"The line is not usable: {error}"
+                raise broken(path, line, said, _QUOTE_FIX, of=error) from error
+            report(unreadable(path, line, f"The line is not usable: {error}.", of=error))
             continue
         if held is not None:
             _continue(path, line, numbered, mark, cells, held)
@@ -165,7 +167,7 @@ def _scan(text: str, mark: str, cells: list[str], held: list[str] | None) -> lis
     """Add the values of a line to `cells`; return the parts of a quoted value that stays open.
 
     Raises:
-        ValueError: A quote stands where none may.
+        MisplacedError: A quote stands where none may.
     """
     at = 0
     while True:
@@ -173,7 +175,8 @@ def _scan(text: str, mark: str, cells: list[str], held: list[str] | None) -> lis
             end = text.find(mark, at)
             cell = text[at:] if end < 0 else text[at:end]
             if cell.startswith(" ") and cell.lstrip(" ").startswith('"'):
-                raise ValueError(f"there is a space before the quote at column {at + 1}")
+                said = f"there is a space before the quote at column {at + 1}"
+                raise MisplacedError(said, at + 1)
             cells.append(cell)
             if end < 0:
                 return None
@@ -196,5 +199,6 @@ def _scan(text: str, mark: str, cells: list[str], held: list[str] | None) -> lis
         if at == len(text):
             return None
         if text[at] != mark:
-            raise ValueError(f"text follows the closing quote at column {at + 1}")
+            said = f"text follows the closing quote at column {at + 1}"
+            raise MisplacedError(said, at + 1)
         at += 1

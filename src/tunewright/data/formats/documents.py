@@ -21,6 +21,7 @@ from tunewright.data.formats.jsontext import (
 from tunewright.data.formats.lines import BrokenError
 from tunewright.data.formats.records import (
     MAX_ROW_BYTES,
+    MisplacedError,
     Note,
     Record,
     Report,
@@ -228,10 +229,15 @@ class _Window:
         except ValueError as error:
             raise self.broken(f"In this row {too_long_number()}") from error
 
-    def broken(self, message: str, fix: str = "Correct the file from this line on.") -> Exception:
+    def broken(
+        self,
+        message: str,
+        fix: str = "Correct the file from this line on.",
+        of: Exception | None = None,
+    ) -> Exception:
         """Return the error, to be raised, of this place."""
         said = f"{self.fault}: {message[0].lower()}{message[1:]}" if self.fault else message
-        return broken(self.path, self.line, said, fix)
+        return broken(self.path, self.line, said, fix, of=of)
 
     def _final(self, error: json.JSONDecodeError) -> bool:
         near = error.pos >= len(self.text) - _LONGEST_TOKEN
@@ -243,7 +249,8 @@ class _Window:
         column = self.at - self.text.rfind("\n", 0, self.at)
         column += self.before if "\n" not in self.text[: self.at] else 0
         row = f" (the row begins on line {begun})" if begun != self.line else ""
-        return self.broken(f"Not JSON at column {column}: {explained(error)}{row}")
+        said = f"Not JSON at column {column}: {explained(error)}{row}"
+        return self.broken(said, of=MisplacedError(said, column))
 
     def _move(self, to: int) -> None:
         self.line += self.text.count("\n", self.at, to)

@@ -29,6 +29,6 @@ def read_jsonlines(
         try:
             row = parse(text_of(raw))
         except ValueError as error:
-            report(unreadable(path, number, f"The line is not usable: {error}."))
+            report(unreadable(path, number, f"The line is not usable: {error}.", of=error))
         else:
             yield Record(row, number)

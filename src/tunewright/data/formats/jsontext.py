@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any, cast
 
-from tunewright.data.formats.records import MAX_DEPTH
+from tunewright.data.formats.records import MAX_DEPTH, MisplacedError
 
 _SURROGATE = re.compile(r"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 _KINDS = {
@@ -45,12 +45,14 @@ def parse(text: str) -> dict[str, Any]:
     """Return the object that a text is.
 
     Raises:
-        ValueError: It is not JSON, or not an object, or does not mean one thing; says what and where.
+        ValueError: It is not JSON, or not an object, or does not mean one thing; says what and where, as
+            MisplacedError where one place is at fault.
     """
     try:
         value = DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON at column {error.colno}: {explained(error)}") from error
+        text = f"not JSON at column {error.colno}: {explained(error)}"
+        raise MisplacedError(text, error.colno) from error
     except RecursionError as error:
         raise ValueError(too_deep()) from error
     except RefusedError:

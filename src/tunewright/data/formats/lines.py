@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tunewright.data.formats.records import MAX_ROW_BYTES
+from tunewright.counting import counted
+from tunewright.data.formats.records import MAX_ROW_BYTES, MisplacedError
 
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 _MARKS = (
@@ -44,9 +45,9 @@ class Ends:
         """Return what is worth saying, in words."""
         said: list[str] = []
         if self.crlf:
-            said.append(f"{self.crlf:,} lines end in CRLF, read as LF")
+            said.append(f"{counted(self.crlf, 'line ends', 'lines end')} in CRLF, read as LF")
         if self.cr:
-            said.append(f"{self.cr:,} lines end in a lone CR, read as LF")
+            said.append(f"{counted(self.cr, 'line ends', 'lines end')} in a lone CR, read as LF")
         if self.blank:
             said.append(f"{self.blank:,} blank lines passed over")
         return said
@@ -174,12 +175,15 @@ def text_of(line: bytes) -> str:
     """Return a line's text.
 
     Raises:
-        ValueError: It is not UTF-8, or holds a NUL byte.
+        MisplacedError: It is not UTF-8, or holds a NUL byte.
     """
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{not_utf8(error)} (byte {error.start + 1} of the line)") from error
+        said = f"{not_utf8(error)} (byte {error.start + 1} of the line)"
+        column = len(line[: error.start].decode("utf-8")) + 1
+        raise MisplacedError(said, column) from error
     if "\0" in text:
-        raise ValueError(f"there is a NUL at column {text.index(chr(0)) + 1}")
+        column = text.index(chr(0)) + 1
+        raise MisplacedError(f"there is a NUL at column {column}", column)
     return text

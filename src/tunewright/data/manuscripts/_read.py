@@ -8,6 +8,7 @@ from pathlib import Path
 import ftfy
 from charset_normalizer import from_bytes
 
+from tunewright.counting import counted
 from tunewright.data.manuscripts._archive import refused
 from tunewright.data.manuscripts._epub import read_epub
 from tunewright.data.manuscripts._word import read_docx
@@ -156,7 +157,7 @@ def repair(text: str, *, html: bool = True) -> tuple[str, list[str]]:
     shown = "; ".join(
         f"line {number}: {_difference(old, new)}" for number, old, new in changes[:_EXAMPLES]
     )
-    lines = "1 line" if len(changes) == 1 else f"{len(changes)} lines"
+    lines = counted(len(changes), "line")
     return "\n".join(after), [f"mojibake or control characters repaired: {shown}; {lines} in all"]
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from tunewright.counting import counted
 from tunewright.data.manuscripts.layout import (
     Block,
     Dropped,
@@ -228,7 +229,9 @@ def faults(text: str, chunks: Iterable[Chunk], dropped: Iterable[Dropped]) -> li
             found.append(f"chunk {number}, line {item.line}: differs from the source")
         at += len(own)
     if at != len(whole):
-        found.append(f"{len(whole) - at} characters of the source are in no chunk")
+        found.append(
+            f"{counted(len(whole) - at, 'character of the source is', 'characters of the source are')} in no chunk"
+        )
     return found
 
 

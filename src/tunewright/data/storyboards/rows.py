@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from tunewright.config.schema import StoryboardSection
+from tunewright.counting import counted
 from tunewright.data.storyboards import variations
 from tunewright.data.storyboards.shot import Shot
 
@@ -63,7 +64,7 @@ def rows_of(shots: Sequence[Shot], options: StoryboardSection, seed: int) -> Row
 
 def _few(shot: Shot, count: int, wanted: int) -> str:
     """Return the note on a shot that has fewer rows than wanted."""
-    rows = f"{count:,} row{'' if count == 1 else 's'}"
+    rows = counted(count, "row")
     return (
         f"Shot {shot.source_id} has {rows} instead of {wanted:,}: "
         "no more variations could be made different enough."

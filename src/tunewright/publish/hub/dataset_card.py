@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tunewright.config.text import dumped
+from tunewright.counting import counted
 from tunewright.publish.hub.markdown import file_name, inline, items, text_plot
 
 _SIZES = (
@@ -148,7 +149,7 @@ def _metadata(facts: DatasetFacts) -> dict[str, Any]:
 
 def _origin(facts: DatasetFacts) -> list[str]:
     rows = sum(split.rows for split in facts.splits)
-    lines = [f"{rows:,} rows for supervised fine-tuning of language models."]
+    lines = [f"{counted(rows, 'row')} for supervised fine-tuning of language models."]
     if facts.sources:
         lines += ["## What it is made of", items(map(file_name, facts.sources))]
     if facts.notes:
@@ -202,7 +203,7 @@ def _checks(facts: DatasetFacts) -> list[str]:
         f"| {'yes' if gate.get('passed') else 'no'} |"
         for gate in facts.gates
     ]
-    said = [f"{inline(code)}: {count:,} times" for code, count in facts.warnings.items()]
+    said = [f"{inline(code)}: {counted(count, 'time')}" for code, count in facts.warnings.items()]
     return [
         "## Checks",
         f"Checked with {template}.",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tunewright.config.text import dumped
+from tunewright.counting import counted
 from tunewright.publish.hub.markdown import code, course_plot, inline, items, table
 from tunewright.publish.hub.model_facts import ModelFacts
 from tunewright.publish.hub.model_usage import usage
@@ -154,7 +155,7 @@ def _data(facts: ModelFacts) -> list[str]:
         heads = [unit if unit == "rows" else f"{unit} of answers" for unit in units]
         lines.append(table(["side", *heads], rows, numbers=len(units)))
     if found.get("files"):
-        lines.append(f"Made of {found['files']:,} files, split by source.")
+        lines.append(f"Made of {counted(found['files'], 'file')}, split by source.")
     if found.get("digest"):
         lines.append(f"SHA-256 of the dataset's manifest: `{found['digest']}`.")
     return ["## Data", *lines] if lines else []
@@ -228,7 +229,9 @@ def _memorisation(found: Mapping[str, Any]) -> list[str]:
             f"{held}."
         )
     longest = memory["longest_words"]
-    return [f"Memorisation: the longest copy of training text has {longest} words.{copied}"]
+    return [
+        f"Memorisation: the longest copy of training text has {counted(longest, 'word')}.{copied}"
+    ]
 
 
 def _parity(facts: ModelFacts) -> list[str]:
@@ -295,7 +298,11 @@ def _limits(facts: ModelFacts) -> list[str]:
         "It was made for prompts like those it was trained on, with the chat template that is in its "
         "tokenizer; with another one it writes nonsense.",
         "The figures above are of this run's held-out text, and of no other task.",
-        *([f"It learned from {rows:,} rows only: figures on so few are uncertain."] if few else []),
+        *(
+            [f"It learned from {counted(rows, 'row')} only: figures on so few are uncertain."]
+            if few
+            else []
+        ),
         "Copies of training text were searched for in some answers, not in all that it can give.",
     ]
     return ["## Limits", items(lines)]

@@ -67,7 +67,7 @@ def repositories(config: Config, parts: Iterable[Part]) -> dict[Part, str]:
         if named is None:
             where = f"publish.{OPTIONS[part]}"
             message = f"'{where}' is missing."
-            problems.append(Problem("E_CONFIG_VALUE", message, where, "--repo-id org/name"))
+            problems.append(Problem("E_CONFIG_VALUE", message, where, f"--set {where}=org/name"))
         else:
             found[part] = named
     models = [name for part, name in found.items() if part != "dataset"]

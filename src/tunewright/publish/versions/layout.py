@@ -137,7 +137,7 @@ def replace_own(file: Path, content: bytes) -> None:
 
 
 @contextmanager
-def locked(root: Path, fix: str = CODES["E_RUN_LOCKED"].fix) -> Generator[None]:
+def locked(root: Path, fix: str = "Wait for it, then run the command again.") -> Generator[None]:
     """Keep others from writing the map, the aliases, and what a store says of itself.
 
     Raises:

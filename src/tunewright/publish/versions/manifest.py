@@ -3,12 +3,13 @@
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from types import NoneType
 from typing import Any, cast
 
-from tunewright.artifacts import MAKERS, Artifact, load_artifact
+from tunewright.artifacts import Artifact, load_artifact
 from tunewright.config.schema import Config
 from tunewright.errors import Problem, TunewrightError
 from tunewright.machine import library_versions
@@ -33,6 +34,11 @@ _METRICS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _quoted(artifact: Artifact) -> str:
+    """Return the run of an artifact as a shell takes it."""
+    return shlex.quote(str(artifact.path.parent))
+
+
 def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
     """Return a problem for a bad verdict and for every failed gate of these artifacts."""
     evaluation = artifacts["evaluation"]
@@ -46,7 +52,7 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
                 "E_GATE_VERDICT",
                 f"The verdict is {verdict or 'missing'}: {reason}",
                 str(evaluation.path),
-                f"{advice} Or publish with `--force --reason TEXT`.",
+                f"{advice} Or `tunewright publish {_quoted(evaluation)} --force --reason TEXT`.",
             )
         )
     for name, artifact in artifacts.items():
@@ -55,7 +61,8 @@ def refusals(artifacts: Mapping[str, Artifact]) -> list[Problem]:
                 "E_GATE_VERDICT",
                 f"A gate of '{name}' failed: {gate['gate']}: {gate['value']}, limit {gate['limit']}.",
                 str(artifact.path),
-                f"Make it again: {MAKERS[artifact.kind]} {artifact.path.parent}; or publish with `--force --reason TEXT`.",
+                "The same options give the same figures: change the training as the report advises, and run it again. Or "
+                f"`tunewright publish {_quoted(artifact)} --force --reason TEXT`.",
             )
             for gate in artifact.facts.get("gates", [])
             if not gate["passed"]

@@ -141,7 +141,8 @@ def delete_alias(root: Path, agent: str, alias: str) -> None:
         if alias not in aliases.get(agent, {}):
             known = ", ".join(sorted(aliases.get(agent, {}))) or "none"
             message = f"'{agent}' has no alias '{alias}'; there are: {known}."
-            raise failure("E_NOT_FOUND", message, where=root / ALIASES)
+            fix = "Name one of them; tunewright store list shows all."
+            raise failure("E_NOT_FOUND", message, where=root / ALIASES, fix=fix)
         del aliases[agent][alias]
         kept = {name: own for name, own in aliases.items() if own}
         layout.replace_own(root / ALIASES, _bytes(kept))

@@ -1,5 +1,7 @@
 """What a file gives when it is read and every row is used."""
 
+import re
+
 import pytest
 
 from tunewright.data.formats import read
@@ -46,7 +48,12 @@ def placed(problem, path):
     assert "\n" not in problem.message
     assert problem.fix
     assert problem.where.startswith(str(path))
-    line = problem.where.removeprefix(str(path)).removeprefix(":")
+    line, _, column = problem.where.removeprefix(str(path)).removeprefix(":").partition(":")
+    # What the message says of the line is where an editor goes.
+    said = re.search(r"at column (\d+)", problem.message)
+    if said and " on line " not in problem.message:
+        assert column == said[1]
+    assert not column or int(column) >= 1
     return int(line or 0), problem.message
 
 

@@ -9,6 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from tunewright.data.formats import read
+from tunewright.errors import TunewrightError
+
 GOOD = b'{"prompt": "a", "completion": "b"}'
 
 BAD_JSON = {  # a line that is no row: words of the message
@@ -263,6 +266,28 @@ def test_malformed(folder, outcome, name, file, data, line, words):
     assert words in said[0][1]
     if name.startswith(("line-", "first-", "row-", "item-")):
         assert len(rows) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "place"),
+    [
+        ("x.jsonl", GOOD + b'\n{"a": 1,}', ":2:9"),
+        ("x.jsonl", GOOD + b'\r\n{"a": "caf\xe9"}', ":2:11"),
+        ("x.jsonl", GOOD + '\n{"é": "x\0"}'.encode(), ":2:9"),
+        ("x.jsonl", GOOD + b"\n[1, 2]", ":2"),
+        ("x.csv", b'prompt,completion\na,b\n"x"y,z\n', ":3:4"),
+        ("x.json", b'[\n{"prompt": "a", "completion": "b"},\n{"a" 2}]', ":3:6"),
+    ],
+)
+def test_the_place_is_where_an_editor_goes(folder, file, data, place):
+    path = folder / file
+    path.write_bytes(data)
+    problems = []
+    try:
+        list(read(path, problems.append, print))
+    except TunewrightError as error:
+        problems.extend(error.problems)
+    assert [problem.where for problem in problems] == [f"{path}{place}"]
 
 
 def test_there_are_enough():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from published import make_run, publish_once, write_version
+from support import ODD_NAMES
 
 from tunewright import store as api
 from tunewright.cli import main
@@ -30,23 +31,8 @@ from tunewright.publish.versions.difference import diff
 from tunewright.publish.versions.export import export
 from tunewright.publish.versions.references import find
 
-ODD_NAMES = [
-    *(
-        "../x",
-        "/etc",
-        "a/../../b",
-        "..\\x",
-        "C:x",
-        "\\\\srv\\x",
-        "a\0b",
-        "a" * 300,
-        "CON",
-        "a.",
-        "a ",
-    ),
-    *("\u0251gent", "-rf", "$(id)", ";rm", "", ".", "..", ".tmp-1", "blobs", "BLOBS", "STORE.json"),
-    *("ALIASES.json", "agent_model_map.json"),
-]
+TAKEN = ("blobs", "BLOBS", "STORE.json", "ALIASES.json", "agent_model_map.json")
+"""Names that a store needs for itself."""
 
 
 @pytest.fixture
@@ -141,7 +127,7 @@ def test_an_alias_of_what_is_damaged_is_not_set_and_one_that_was_set_is_found(ro
         store.resolve(root, "writer@stable")
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("name", [*ODD_NAMES, *TAKEN])
 def test_odd_names_are_refused_and_nothing_is_opened(root, tmp_path, name):
     """S6."""
     before = sorted(tmp_path.rglob("*"))
