@@ -168,7 +168,7 @@ def test_a_clock_that_steps_back_a_day_changes_nothing(root, whole, forks, run):
     killed = forks.run(Case(with_a_clock_set_back, (root, run, 12, 32)))
     assert killed.was_killed, killed.stderr
     times = [folder.stat().st_mtime for folder in checkpoints(run)]
-    assert times[-1] < times[0] - 80_000, "the clock of this test did not reach the files"
+    assert max(times) < time.time() - 80_000, "the clock of this test did not reach the files"
     assert checkpoints(run)[-1].name == "checkpoint-30"
     done = require_finished(forks, root, run, whole)
     assert "Going on after step 30" in done.stderr

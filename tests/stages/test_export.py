@@ -588,7 +588,7 @@ def test_without_it_the_way_out_is_told(tmp_path, unknown, dataset):
     model, _ = unknown
     (problem,) = refused(tmp_path, config_for(tmp_path, "F16"), model, dataset)
     assert problem.code == "E_MODEL"
-    assert "--llama-cpp" in problem.fix
+    assert "--set export.llama_cpp=DIR" in problem.fix
     empty = tmp_path / "empty"
     empty.mkdir()
     (problem,) = refused(

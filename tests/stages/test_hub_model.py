@@ -283,7 +283,7 @@ def test_a_bad_verdict_is_refused_and_forcing_it_is_on_the_card(hub, run, capfd)
     err = capfd.readouterr().err
     assert "E_GATE_VERDICT" in err
     assert "It has learned the text by heart." in err
-    assert "Go on. Or push with `--force" in err
+    assert f"Go on. Or `tunewright push {run.run_dir} --force" in err
     assert hub.seen == []
     assert main(["push", run.run_dir, "--force", "--reason", "for a talk | on overfitting"]) == 0
     text = card(hub, "me/voice").text

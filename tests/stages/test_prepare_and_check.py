@@ -252,7 +252,7 @@ def test_bad_rows_are_skipped_up_to_a_share_and_listed(make_config, tmp_path):
     skip = (source, "prepare.on_bad_row=skip", "train.max_length=512")
     dataset = prepare(make_config(*skip, "prepare.max_bad=0.02"))
     (rejected,) = rows_of(dataset, "rejected")
-    assert rejected["where"].endswith("r.jsonl:51")
+    assert rejected["where"].endswith("r.jsonl:51:15")
     assert dataset.facts["rejected_rows"] == 1
     assert dataset.facts["train_rows"] + dataset.facts["eval_rows"] == 99
     codes = code_of(lambda: prepare(make_config(*skip, "prepare.max_bad=0.001")))

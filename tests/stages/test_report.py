@@ -160,7 +160,7 @@ def test_every_section_is_there_in_order(full):
         "15,360",
         "and the tide went out",
         "voice-Q8_0.gguf",
-        "ollama create voice -f",
+        "ollama create tunewright/voice -f",
         "tunewright chat",
         "tunewright store resolve demo",
         "demo/voice/v20261101-0930",

@@ -195,7 +195,7 @@ def test_a_store_that_is_not_there_is_whole_or_is_damaged(monkeypatch, tmp_path)
     monkeypatch.setattr(stores, "list_versions", lambda _: [SimpleNamespace(agent="a")] * 3)
     monkeypatch.setattr(stores, "verify", lambda _: [])
     (found,) = stores.store(tmp_path)
-    assert (found.state, found.text) == ("good", f"{tmp_path}: 3 versions of 1 agents, all whole")
+    assert (found.state, found.text) == ("good", f"{tmp_path}: 3 versions of 1 agent, all whole")
     damaged = failure("E_DIGEST_MISMATCH", "A file has changed.", where=tmp_path).problems
     monkeypatch.setattr(stores, "verify", lambda _: list(damaged))
     (found,) = stores.store(tmp_path)

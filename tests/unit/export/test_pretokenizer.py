@@ -194,7 +194,7 @@ def test_what_llama_cpp_would_do_otherwise_is_refused(definition, change, word):
     assert problem.code == "E_MODEL"
     assert word in problem.message
     assert "--until merge" in problem.fix
-    assert "--llama-cpp" in problem.fix
+    assert "--set export.llama_cpp=DIR" in problem.fix
 
 
 def test_the_patterns_are_different():

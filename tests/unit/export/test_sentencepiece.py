@@ -161,7 +161,7 @@ def test_what_llama_cpp_would_cut_otherwise_is_refused(definition, change, word)
     (problem,) = caught.value.problems
     assert problem.code == "E_MODEL"
     assert word in problem.message
-    assert "--llama-cpp" in problem.fix
+    assert "--set export.llama_cpp=DIR" in problem.fix
 
 
 def test_words_apart_make_no_difference_without_pieces_over_a_space(definition):

@@ -94,5 +94,7 @@ def test_commands_are_quoted_for_the_shell():
     config = Config(output_dir="my runs/{name}", prepare=PrepareSection(source="x"))
     exported = Artifact("exported", Path(), "", "", {}, {"ollama_template": True}, {}, "")
     found = dict(view.commands(config, {"exported": exported}))
-    assert found["Ollama"].startswith("ollama create run -f 'my runs/run/exported/Modelfile'")
+    assert found["Ollama"].startswith(
+        "ollama create tunewright/run -f 'my runs/run/exported/Modelfile'"
+    )
     assert found["Chat in the terminal"] == "tunewright chat 'my runs/run'"

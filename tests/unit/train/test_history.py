@@ -153,4 +153,4 @@ def test_a_run_without_training_says_what_to_type(tmp_path):
         training_of(tmp_path)
     [problem] = caught.value.problems
     assert problem.code == "E_ARTIFACT_MISSING"
-    assert problem.fix == f"Train it: tunewright train {tmp_path}."
+    assert problem.fix == "Train it: tunewright train CONFIG"

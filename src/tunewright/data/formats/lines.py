@@ -49,7 +49,7 @@ class Ends:
         if self.cr:
             said.append(f"{counted(self.cr, 'line ends', 'lines end')} in a lone CR, read as LF")
         if self.blank:
-            said.append(f"{self.blank:,} blank lines passed over")
+            said.append(f"{counted(self.blank, 'blank line')} passed over")
         return said
 
 

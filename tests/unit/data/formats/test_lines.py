@@ -86,6 +86,6 @@ def test_counts_in_words():
     assert Ends(crlf=1200, cr=2, blank=1).notes() == [
         "1,200 lines end in CRLF, read as LF",
         "2 lines end in a lone CR, read as LF",
-        "1 blank lines passed over",
+        "1 blank line passed over",
     ]
     assert Ends().notes() == []

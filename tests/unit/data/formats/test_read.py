@@ -184,8 +184,8 @@ def test_what_was_changed_is_counted(tmp_path):
     assert notes == [
         "a byte-order mark (UTF-8) passed over",
         "2 lines end in CRLF, read as LF",
-        "1 lines end in a lone CR, read as LF",
-        "1 blank lines passed over",
+        "1 line ends in a lone CR, read as LF",
+        "1 blank line passed over",
     ]
     (tmp_path / "a.json").write_text('{"version": 1, "data": [{"a": 1}], "b": 2}')
     assert rows_of(tmp_path / "a.json")[1] == [
