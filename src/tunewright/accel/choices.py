@@ -40,7 +40,7 @@ def precision(wanted: str, device: str, speeds: Speeds) -> Choice:
     """Return the dtype of the base's weights: what was asked for, or what is faster here."""
     if wanted != "auto":
         return Choice("dtype", wanted, "asked for in train.dtype")
-    figures = f"{speeds.bfloat16:.0f} against {speeds.float32:.0f} GFLOP/s on {device}"
+    figures = f"{speeds.bfloat16:.3g} against {speeds.float32:.3g} GFLOP/s on {device}"
     if speeds.bfloat16 > speeds.float32 * CLEARLY_FASTER:
         return Choice("dtype", "bfloat16", f"bfloat16 is faster: {figures}")
     return Choice("dtype", "float32", f"bfloat16 is not faster: {figures}")

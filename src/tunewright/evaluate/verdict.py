@@ -110,7 +110,10 @@ _ADVICE: dict[Word, str] = {
 
 
 _STRONGER = "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
-_NO_SCORE = "For a transfer score raise `compare.num_prompts` or `compare.max_new_tokens`. Else it is ready to merge, export and publish."
+_NO_SCORE = (
+    "For a transfer score give what is missing: more held-out text (`prepare.eval_split`, or more text), or more and longer "
+    "answers (`compare.num_prompts`, `compare.max_new_tokens`). Else it is ready to merge, export and publish."
+)
 
 
 def _learned(figures: Figures) -> bool:
