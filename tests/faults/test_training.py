@@ -346,7 +346,13 @@ FILES = (
     "MANIFEST.json",
 )
 KINDS = ("deleted", "zero", "half", "flipped", "swapped")
-PAIRS = [(name, kind) for name in FILES for kind in KINDS]
+PAIRS = [
+    (name, kind)
+    for name in FILES
+    for kind in KINDS
+    # It says how the numbers are kept, and is the same in every checkpoint.
+    if (name, kind) != ("rng_state.json", "swapped")
+]
 QUICK = {(FILES[n], kind) for n, kind in enumerate(KINDS)}
 
 
