@@ -7,6 +7,8 @@ from typing import Any
 
 from speed.rows import Work
 
+from tunewright.counting import counted
+
 REFUSED, MEASURED = "refused", "measured"
 
 
@@ -113,16 +115,12 @@ def table(results: Sequence[Mapping[str, Any]], *, own: str) -> str:
     return "\n\n".join(_one(result, own) for result in results)
 
 
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
 def _one(result: Mapping[str, Any], own: str) -> str:
     found: Mapping[str, Any] = result["contenders"]
     mine = found.get(own, {}).get("tokens_a_second", {}).get("median")
     lines = [
-        f"**{result['shape']}, set {result['set']}**: {_several(result['steps'], 'step')} of "
-        f"{_several(result.get('rows_a_step', 8), 'row')} in {_several(result['rounds'], 'round')}, "
+        f"**{result['shape']}, set {result['set']}**: {counted(result['steps'], 'step')} of "
+        f"{counted(result.get('rows_a_step', 8), 'row')} in {counted(result['rounds'], 'round')}, "
         f"{result['tokens']:,} tokens ({result['labels']:,} labels) a round; {result['dtype']}, "
         f"{result['threads']} threads, {result['gflops']:.0f} GFLOP/s.",
         "",
