@@ -31,7 +31,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tunewright.export._gguf import Card
 from tunewright.export._writing import way_of, write
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 
 SHARD_BYTES = 200_000_000
 WAYS = {

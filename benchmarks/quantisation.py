@@ -33,7 +33,7 @@ from tunewright.export import _export, _proof
 from tunewright.export._gguf import Card
 from tunewright.export._weights import layout_of, prove_weights
 from tunewright.export._writing import way_of
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.gguf_types import K_QUANTS, quantizer
 
 GUIDE = Path(__file__).parent.parent / "docs" / "guides" / "which-quantisation.md"

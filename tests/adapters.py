@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.train._adapter import (
     build,
 )

@@ -14,7 +14,7 @@ from tunewright.config.load import dump_config
 from tunewright.config.schema import Config
 from tunewright.events import SILENT
 from tunewright.merge._merge import merge_folder
-from tunewright.models._load import TINY, resolve_model
+from tunewright.models._folders import TINY, resolve_model
 
 GATE = {"gate": "the held-out loss fell", "value": "4.6 to 4.3", "limit": "lower", "passed": True}
 MODELFILE = '''# A remark

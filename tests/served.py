@@ -13,13 +13,9 @@ from tunewright.events import SILENT
 from tunewright.export._gguf import gguf_tokenizer, write_gguf
 from tunewright.export.architecture import Shape, shape_of
 from tunewright.merge._merge import merge_folder
-from tunewright.models._load import (
-    TINY,
-    load_model,
-    load_tokenizer,
-    resolve_model,
-    save_tokenizer,
-)
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._load import load_model
+from tunewright.models._tokenizer import load_tokenizer, save_tokenizer
 from tunewright.publish import publish
 
 F32 = "t-F32.gguf"

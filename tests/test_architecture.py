@@ -34,6 +34,17 @@ def test_import_loads_nothing_heavy(module):
     assert out.stdout.split() == []
 
 
+QUICK = ("tunewright.data._prepare", "tunewright.data._check", "tunewright.serve._open")
+
+
+@pytest.mark.parametrize("module", QUICK)
+def test_what_needs_no_adapter_does_not_load_peft(module):
+    """It takes longer to load than PyTorch does, with all that it brings."""
+    code = f"import sys, {module}; print(*[m for m in ('peft', 'trl', 'bitsandbytes') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split() == []
+
+
 LIBRARIES = "import click, dotenv, pydantic, yaml"
 """What the command line stands on. A slow or busy machine imports them as much slower as ours."""
 

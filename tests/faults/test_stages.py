@@ -17,7 +17,8 @@ from faults.stages import STAGES, command_line, digests, quick
 
 from tunewright.artifacts import load_artifact, writing
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_tokenizer, resolve_model, save_tokenizer
+from tunewright.models._folders import resolve_model
+from tunewright.models._tokenizer import load_tokenizer, save_tokenizer
 from tunewright.models._weights import save_tensors
 from tunewright.publish.versions import layout, store
 

@@ -29,7 +29,7 @@ def make_base(folder: Path, kind: str = "qwen3") -> Path:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from tunewright.models._load import resolve_model
+    from tunewright.models._folders import resolve_model
 
     tiny = resolve_model("tunewright/tiny")
     torch.manual_seed(0)

@@ -19,7 +19,8 @@ from tunewright.config.overrides import apply
 from tunewright.errors import TunewrightError
 from tunewright.evaluate import compare_agents
 from tunewright.models import weights_kept
-from tunewright.models._load import load_model, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model
 from tunewright.targets import team_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

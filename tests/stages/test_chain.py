@@ -24,7 +24,8 @@ from tunewright.merge import _merge
 from tunewright.merge._logits import held_out_ids
 from tunewright.models import _room
 from tunewright.models._llama import endpoint
-from tunewright.models._load import load_tokenizer, load_tuned
+from tunewright.models._load import load_tuned
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.families import read_shape
 from tunewright.train.needs import ram_need
 

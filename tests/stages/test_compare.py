@@ -12,7 +12,9 @@ from tunewright.errors import TunewrightError
 from tunewright.evaluate import _local, compare
 from tunewright.evaluate.style import passages
 from tunewright.events import SILENT
-from tunewright.models._load import TINY, load_model, load_tokenizer, resolve_model
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._load import load_model
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.chat import encode, messages_of
 from tunewright.models.sampling import Answer, Sampling
 

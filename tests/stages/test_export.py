@@ -34,7 +34,7 @@ from tunewright.export import (
 from tunewright.export.architecture import shape_of
 from tunewright.export.modelfile import turns_of
 from tunewright.models._llama import EndpointError
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 
 ROWS = [
     {"instruction": f"Tell me about item {n}.", "input": "", "output": text}

@@ -35,7 +35,7 @@ from tunewright.export.architecture import shape_of
 from tunewright.export.modelfile import GOLDEN_CHATS
 from tunewright.export.pretokenizer import LLAMA3, QWEN2
 from tunewright.models._llama import endpoint
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

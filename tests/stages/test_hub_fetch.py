@@ -10,7 +10,7 @@ from fake_hub import FakeHub, connect, environment
 
 from tunewright.data.formats._hub import fetch
 from tunewright.errors import TunewrightError
-from tunewright.models._load import TINY, resolve_model
+from tunewright.models._folders import TINY, resolve_model
 
 TOKEN = "h" + "f_" + "Abcd1234" * 5
 
@@ -121,7 +121,7 @@ def test_a_base_whose_fetch_was_killed_is_fetched_whole(hub, tmp_path, half):
     base = resolve_model(TINY)
     files = {file.name: file.read_bytes() for file in base.iterdir() if file.is_file()}
     hub.add("org/base", files, kind="models")
-    program = "from tunewright.models._load import resolve_model; resolve_model('org/base')"
+    program = "from tunewright.models._folders import resolve_model; resolve_model('org/base')"
     place = ("GET", "/resolve/" if not half else "model.safetensors")
     killed_while_it_fetches(hub, tmp_path / "cache", program, *place, half=half)
     folder = resolve_model("org/base")

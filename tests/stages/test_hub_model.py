@@ -22,7 +22,7 @@ from tunewright.artifacts import load_artifact, writing
 from tunewright.cli import main
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
-from tunewright.models._load import TINY, resolve_model
+from tunewright.models._folders import TINY, resolve_model
 from tunewright.models.gguf_file import read_layout
 from tunewright.publish.hub import _client, _model
 from tunewright.pushing import push, push_after_run, require_ready
@@ -213,7 +213,8 @@ def answer_of(code: str) -> str:
 def test_the_code_of_the_card_loads_it_and_answers_as_the_run_does(hub, run, part, one_thread):
     from peft import PeftModel
 
-    from tunewright.models._load import load_model, load_tokenizer
+    from tunewright.models._load import load_model
+    from tunewright.models._tokenizer import load_tokenizer
 
     offered_base(hub)
     push(run, [part])

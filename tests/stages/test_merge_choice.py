@@ -11,7 +11,8 @@ from tunewright import pipeline, prepare, train
 from tunewright.cli import main
 from tunewright.errors import TunewrightError
 from tunewright.merge.choice import Candidate, choose
-from tunewright.models._load import load_model, load_tuned, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model, load_tuned
 
 RUN = Path("runs/x")
 

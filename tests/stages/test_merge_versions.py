@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.events import SILENT
 from tunewright.merge._merge import merge_folder
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 
 VERSION_4 = ["transformers>=4.57,<5", "huggingface_hub>=0.34,<1", "tokenizers>=0.22,<=0.23.0"]
 TEXTS = [

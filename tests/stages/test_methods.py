@@ -9,7 +9,9 @@ from safetensors.torch import load_file
 
 from tunewright import prepare, train
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_tokenizer, load_tuned, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_tuned
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.train._rows import read_side, token_rows
 
 STEPS = 4

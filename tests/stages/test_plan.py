@@ -17,7 +17,8 @@ from tunewright import load_config, plan, prepare
 from tunewright.accel import TECHNIQUES
 from tunewright.config.load import dump_config
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._folders import resolve_model
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.chat import encode, messages_of
 
 PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "logits", "workspace")

@@ -14,8 +14,9 @@ from tunewright.config.schema import Config
 from tunewright.errors import TunewrightError
 from tunewright.export._gguf import gguf_tokenizer, write_gguf
 from tunewright.export.architecture import shape_of
+from tunewright.models._folders import resolve_model
 from tunewright.models._llama import EndpointError, endpoint, post, requested
-from tunewright.models._load import load_tokenizer, resolve_model
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.serve import GgufModel, serve
 from tunewright.serve._llama_cpp import _events
 from tunewright.serve.guard import KEY

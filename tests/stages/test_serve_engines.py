@@ -20,9 +20,10 @@ from tunewright.artifacts import load_artifact
 from tunewright.errors import TunewrightError
 from tunewright.export._gguf import gguf_tokenizer, write_gguf
 from tunewright.export.architecture import shape_of
-from tunewright.models._generate import generate, prompt_ids
+from tunewright.models._generate import generate
 from tunewright.models._llama import EndpointError, post
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
+from tunewright.models.chat import prompt_ids
 from tunewright.models.sampling import Sampling
 from tunewright.serve import servable_of
 from tunewright.serve._llama_cpp import loaded

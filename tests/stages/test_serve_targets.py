@@ -20,8 +20,8 @@ from tunewright.artifacts import load_artifact
 from tunewright.cli import conversation, main
 from tunewright.config.load import dump_config, load_config
 from tunewright.errors import TunewrightError
+from tunewright.models._folders import TINY
 from tunewright.models._generate import generate
-from tunewright.models._load import TINY
 from tunewright.models.sampling import Sampling
 from tunewright.serve import (
     AdapterModel,

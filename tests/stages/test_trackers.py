@@ -23,7 +23,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from tunewright.config.schema import TrainSection
 from tunewright.errors import TunewrightError
 from tunewright.events import SILENT
-from tunewright.models._load import load_model, load_tokenizer, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.chat import messages_of
 from tunewright.train import _monitor
 from tunewright.train._monitor import Metrics, Samples, held_out

@@ -13,14 +13,9 @@ from tunewright.events import SILENT
 from tunewright.merge import _merge
 from tunewright.merge._logits import held_out_ids
 from tunewright.merge._merge import in_words, merge_folder, prove
-from tunewright.models._load import (
-    TINY,
-    in_4_bits,
-    load_model,
-    load_tokenizer,
-    load_tuned,
-    resolve_model,
-)
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._load import in_4_bits, load_model, load_tuned
+from tunewright.models._tokenizer import load_tokenizer
 
 
 def codes_of(action) -> list[str]:

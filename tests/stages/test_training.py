@@ -90,7 +90,7 @@ def test_freed_memory_goes_back_where_memory_is_saved(
 
 def test_a_poisoned_row_is_named(root, tmp_path):
     """T10. One row has a token whose embedding is no number: the first step with it says where it is."""
-    from tunewright.models._load import load_tokenizer
+    from tunewright.models._tokenizer import load_tokenizer
 
     base, file = make_base(tmp_path / "base"), make_rows(tmp_path / "rows.jsonl")
     config = config_in(tmp_path, tmp_path / "run")

@@ -39,7 +39,7 @@ def test_a_template_that_writes_no_end_is_refused(folder):
 
 def test_a_template_that_is_a_bomb_or_reaches_out_is_refused_in_a_models_folder_as_well(folder):
     """S1, S2: the template that comes with a model, in its own file and among the tokenizer's settings."""
-    from tunewright.models._load import resolve_model
+    from tunewright.models._folders import resolve_model
 
     for number, place in enumerate(("chat_template.jinja", "tokenizer_config.json")):
         model = folder / f"model{number}"

@@ -20,7 +20,8 @@ from tunewright.data.sources import Sources
 from tunewright.data.spool import Rows, write_rows
 from tunewright.errors import TunewrightError, failure
 from tunewright.events import SILENT, Listener
-from tunewright.models._load import load_tokenizer, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._tokenizer import load_tokenizer
 
 
 def tokenizer_of(config: Config) -> PreTrainedTokenizerFast:

@@ -19,7 +19,7 @@ from tunewright.data._statistics import lengths_of, outliers
 from tunewright.data.findings import Findings
 from tunewright.data.spool import Spool
 from tunewright.events import Listener
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Encoded, Vocabulary, encode_many, messages_of, runs_of
 from tunewright.models.lengths import Excess, Fitted, excess, fit
 from tunewright.privacy import emails_in, secrets_in, texts_in

@@ -15,8 +15,7 @@ from huggingface_hub import constants
 from tunewright import accel
 from tunewright.doctor.findings import Finding
 from tunewright.machine import cpu_count, cpu_quota, disk_space
-from tunewright.models._load import device
-from tunewright.models._room import memory_free, ram_free
+from tunewright.models._room import device, memory_free, ram_free
 from tunewright.models.gguf_types import PROGRAM, missing_quantizer, quantizer
 from tunewright.train._gpu import gpus
 

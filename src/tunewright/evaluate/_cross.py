@@ -12,7 +12,7 @@ from tunewright.evaluate.cross import BASE, Loss, matrix
 from tunewright.evaluate.material import Row, rows_of, spread
 from tunewright.events import Listener
 from tunewright.models import weights_kept
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.models._place import loading
 from tunewright.models.sampling import Sampling
 

@@ -13,12 +13,9 @@ from tunewright.evaluate.perplexity import RowLoss
 from tunewright.events import Listener
 from tunewright.models import _place
 from tunewright.models._generate import generate
-from tunewright.models._load import (
-    load_tokenizer,
-    load_tuned,
-    vocabulary_of,
-)
+from tunewright.models._load import load_tuned
 from tunewright.models._place import adapter_switched
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, Vocabulary, encode
 from tunewright.models.sampling import Answer, Sampling
 

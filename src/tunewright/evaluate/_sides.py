@@ -11,7 +11,7 @@ from tunewright.evaluate._local import load_alone, load_pair, put_on
 from tunewright.evaluate.harness import Speaker
 from tunewright.evaluate.sides import Checkpoint, Endpoints, GgufFile, ModelFolder, Other
 from tunewright.models import _llama
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.models._place import loading
 from tunewright.models.sampling import Sampling
 

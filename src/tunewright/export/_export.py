@@ -19,9 +19,10 @@ from tunewright.export._proof import POSITIONS, Evidence, Gate, Limits, gather_e
 from tunewright.export._weights import uneven_matrices
 from tunewright.export._writing import Way, bytes_of, way_of, write
 from tunewright.machine import require_space
+from tunewright.models._folders import TINY
 from tunewright.models._llama import EndpointError
-from tunewright.models._load import TINY, load_tokenizer
 from tunewright.models._room import require_ram
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.gguf_types import BITS, K_QUANTS, block_of, missing_quantizer
 
 REJECTED = "exported.rejected"

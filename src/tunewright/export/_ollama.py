@@ -21,7 +21,7 @@ from tunewright.export.modelfile import (
     turns_of,
 )
 from tunewright.models._llama import post
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, Vocabulary, encode, render
 
 CREATE_SECONDS = 600

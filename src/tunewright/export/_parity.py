@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.errors import TunewrightError
 from tunewright.export.sentencepiece import SPACE
 from tunewright.models._llama import EndpointError, post
-from tunewright.models._load import load_model, vocabulary_of
+from tunewright.models._load import load_model
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
 
 FULL_VOCABULARY = 8192

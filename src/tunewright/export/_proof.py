@@ -26,7 +26,7 @@ from tunewright.export._weights import WeightProof, layout_of, prove_weights, st
 from tunewright.export._writing import Way
 from tunewright.export.modelfile import GOLDEN_CHATS, Turns
 from tunewright.models._llama import endpoint
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, encode, messages_of
 
 ROWS = 8

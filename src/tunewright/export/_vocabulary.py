@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from tunewright.errors import TunewrightError, failure
 from tunewright.export.pretokenizer import pretokenizer_of
 from tunewright.export.sentencepiece import BYTES, SPACE, Pieces, is_sentencepiece, pieces_of
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, render
 
 UNUSED_SCORE = -10000.0

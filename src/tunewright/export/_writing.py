@@ -15,7 +15,7 @@ from tunewright.export._gguf import Card, write_gguf
 from tunewright.export._tensors import size_bytes
 from tunewright.export._vocabulary import GgufTokenizer, as_written, ends_of, gguf_tokenizer
 from tunewright.export.architecture import Shape, shape_of
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.headers import read_header
 
 UNKNOWN_CONTEXT = 2048

@@ -9,15 +9,10 @@ from typing import Any
 
 import torch
 
-from tunewright.models._load import (
-    device,
-    in_4_bits,
-    load_model,
-    load_tokenizer,
-    load_tuned,
-    vocabulary_of,
-)
+from tunewright.models._load import in_4_bits, load_model, load_tuned
+from tunewright.models._room import device
 from tunewright.models._shards import places_in, shards_of
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.changes import EMBEDDING
 from tunewright.models.chat import encode, messages_of
 

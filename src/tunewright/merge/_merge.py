@@ -20,8 +20,9 @@ from tunewright.merge._proof import tensor_differences
 from tunewright.merge._write import Work, work_of, write_weights
 from tunewright.merge.choice import Candidate, Choice, choose
 from tunewright.merge.portable import default_template, portable_config, portable_tokenizer
-from tunewright.models._load import load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._folders import resolve_model
 from tunewright.models._room import require_ram
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models._weights import check_adapter, shapes_of
 from tunewright.models.changes import EMBEDDING
 from tunewright.models.lora import read_lora

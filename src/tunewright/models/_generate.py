@@ -1,6 +1,5 @@
 """Answers from a model: batched, sampled with fixed seeds."""
 
-import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tunewright.models.chat import Message, Vocabulary, encode, is_raw, render
+from tunewright.models.chat import Message, Vocabulary, prompt_ids
 from tunewright.models.sampling import EMPTY_THOUGHT, Answer, Sampling, TimeUpError
 
 
@@ -67,26 +66,6 @@ def _choice(sampling: Sampling) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "top_k": 0,
     }
-
-
-def prompt_ids(messages: Sequence[Message], vocabulary: Vocabulary) -> list[int]:
-    """Return what a model reads before it answers.
-
-    Where the template puts an empty thought before an answer, as Qwen3's does, it is part of that: a base that
-    was not trained on it would think in place of answering.
-    """
-    ids = list(encode(messages, vocabulary, add_generation_prompt=True).input_ids)
-    if is_raw(messages):
-        return ids
-    asked = render(messages, vocabulary, add_generation_prompt=True)
-    answered = render([*messages, Message(role="assistant", content="x")], vocabulary)
-    if not answered.startswith(asked + EMPTY_THOUGHT):
-        return ids
-    pieces = re.split(f"({vocabulary.special_pattern.pattern})", EMPTY_THOUGHT)
-    for piece in filter(None, pieces):
-        special = vocabulary.special.get(piece)
-        ids += [special] if special is not None else [i for i, _, _ in vocabulary.tokenize(piece)]
-    return ids
 
 
 def _answer(ids: list[int], tokenizer: PreTrainedTokenizerFast, ends: frozenset[int]) -> Answer:

@@ -14,7 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import failure
-from tunewright.models._load import device, fit_rows, in_4_bits, load_model, load_tokenizer
+from tunewright.models._load import fit_rows, in_4_bits, load_model
+from tunewright.models._room import device
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models._weights import ADAPTER, SETTINGS
 
 

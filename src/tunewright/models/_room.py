@@ -1,6 +1,7 @@
 """How much memory is free here."""
 
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
@@ -19,6 +20,13 @@ _LIMITS = (
 )
 """Files of a container's limit and use, of either version, and what of the use are files' pages that the kernel
 gives back when memory is short: those of a model that was just read are. Source: the kernel's cgroup documentation."""
+
+
+def device() -> Literal["cuda", "mps", "cpu"]:
+    """Return the best device here."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def memory_free(device: str) -> int | None:

@@ -18,6 +18,7 @@ from functools import cached_property
 from tunewright.models import frames
 from tunewright.models.frames import Format, Piece, Shape, Slot
 from tunewright.models.messages import Message, is_raw, messages_of, question_and_answer
+from tunewright.models.sampling import EMPTY_THOUGHT
 from tunewright.models.tokens import (
     Encoded,
     Part,
@@ -37,6 +38,7 @@ __all__ = [
     "encode_many",
     "is_raw",
     "messages_of",
+    "prompt_ids",
     "question_and_answer",
     "render",
     "runs_of",
@@ -133,6 +135,26 @@ def encode(
         TunewrightError: E_TEMPLATE, the template fails, or leaves out or rewrites what it was given.
     """
     return encode_many([messages], vocabulary, add_generation_prompt=add_generation_prompt)[0]
+
+
+def prompt_ids(messages: Sequence[Message], vocabulary: Vocabulary) -> list[int]:
+    """Return what a model reads before it answers.
+
+    Where the template puts an empty thought before an answer, as Qwen3's does, it is part of that: a base that
+    was not trained on it would think in place of answering.
+    """
+    ids = list(encode(messages, vocabulary, add_generation_prompt=True).input_ids)
+    if is_raw(messages):
+        return ids
+    asked = render(messages, vocabulary, add_generation_prompt=True)
+    answered = render([*messages, Message(role="assistant", content="x")], vocabulary)
+    if not answered.startswith(asked + EMPTY_THOUGHT):
+        return ids
+    pieces = re.split(f"({vocabulary.special_pattern.pattern})", EMPTY_THOUGHT)
+    for piece in filter(None, pieces):
+        special = vocabulary.special.get(piece)
+        ids += [special] if special is not None else [i for i, _, _ in vocabulary.tokenize(piece)]
+    return ids
 
 
 def encode_many(

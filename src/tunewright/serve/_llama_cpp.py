@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from tunewright.errors import failure
-from tunewright.models._generate import prompt_ids
 from tunewright.models._llama import endpoint, post, requested
-from tunewright.models._load import load_tokenizer, vocabulary_of
-from tunewright.models.chat import Message, Vocabulary
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
+from tunewright.models.chat import Message, Vocabulary, prompt_ids
 from tunewright.models.gguf_check import require_gguf
 from tunewright.models.gguf_file import read_layout
 from tunewright.serve.engine import Likely, Options, Token

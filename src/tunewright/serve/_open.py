@@ -5,24 +5,16 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from tunewright.config.schema import Config
 from tunewright.errors import failure
-from tunewright.models._load import (
-    device,
-    load_tokenizer,
-    load_tuned,
-    resolve_model,
-    vocabulary_of,
-)
-from tunewright.models._place import load_alone, loading, put_on
+from tunewright.models._folders import resolve_model
+from tunewright.models._room import device
 from tunewright.models._weights import SETTINGS
 from tunewright.serve import vllm
 from tunewright.serve._llama_cpp import loaded
-from tunewright.serve._transformers import Local
-from tunewright.serve.engine import Engine, EngineName, Here, chosen
+from tunewright.serve.engine import Engine, EngineName, Here, chosen, context_of
 from tunewright.serve.servable import AdapterModel, GgufModel, Servable
 
 
@@ -44,15 +36,6 @@ def settings_of(model: Servable) -> dict[str, Any]:
     return json.loads((model.path / SETTINGS).read_text(encoding="utf-8"))
 
 
-def context_of(config: Config, folder: Path | None = None) -> int:
-    """Return the tokens of context: as the options say, and not more than the model was made for."""
-    wanted = config.serve.max_model_len or config.export.num_ctx
-    if folder is None:
-        return wanted
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return min(wanted, int(about.get("max_position_embeddings") or wanted))
-
-
 @contextmanager
 def opened(config: Config, model: Servable) -> Generator[Engine]:
     """Give an engine of this process that has a model loaded; it is let go with the block.
@@ -63,10 +46,14 @@ def opened(config: Config, model: Servable) -> Generator[Engine]:
     if isinstance(model, GgufModel):
         with loaded(model.path, model.tokenizer, context_of(config)) as engine:
             yield engine
-    elif isinstance(model, AdapterModel):
-        yield _adapted(config, model)
+        return
+    # Its libraries take seconds to load, and a GGUF file does not need them.
+    from tunewright.serve._transformers import adapted, alone  # noqa: PLC0415
+
+    if isinstance(model, AdapterModel):
+        yield adapted(config, model)
     else:
-        yield _alone(config, model.path, model.path)
+        yield alone(config, model.path, model.path)
 
 
 @contextmanager
@@ -76,8 +63,10 @@ def opened_pair(config: Config, model: Servable) -> Generator[tuple[Engine, Engi
     Raises:
         TunewrightError: E_USAGE, it is not known what the base is; else as `opened`.
     """
+    from tunewright.serve._transformers import adapted, alone  # noqa: PLC0415
+
     if isinstance(model, AdapterModel):
-        tuned = _adapted(config, model)
+        tuned = adapted(config, model)
         yield replace(tuned, adapted=False), tuned
         return
     if model.base is None:
@@ -86,24 +75,6 @@ def opened_pair(config: Config, model: Servable) -> Generator[tuple[Engine, Engi
         raise failure("E_USAGE", message, where=model.path, fix=fix)
     folder = resolve_model(model.base, model.revision)
     reads = model.tokenizer if isinstance(model, GgufModel) else model.path
-    plain = _alone(config, folder, reads or folder)
+    plain = alone(config, folder, reads or folder)
     with opened(config, model) as tuned:
         yield plain, tuned
-
-
-def _adapted(config: Config, model: AdapterModel) -> Local:
-    base = resolve_model(model.base, model.revision)
-    options = config.train.model_copy(update={"load_in_4bit": model.in_4_bits})
-    tuned = load_tuned(base, model.path, **loading(base, options))
-    if model.checkpoint:
-        put_on(tuned, model.checkpoint)
-    tokenizer = load_tokenizer(model.path)
-    return Local(tuned, tokenizer, vocabulary_of(tokenizer), context_of(config, base))
-
-
-def _alone(config: Config, folder: Path, tokenizer: Path) -> Local:
-    """Return a model without an adapter, which reads as the tokenizer of another folder may."""
-    resolve_model(str(folder))
-    options = config.train.model_copy(update={"load_in_4bit": False})
-    own, reads = load_alone(folder, tokenizer, **loading(folder, options))
-    return Local(own, reads, vocabulary_of(reads), context_of(config, folder))

@@ -6,7 +6,7 @@ import threading
 from tunewright.config.schema import Config
 from tunewright.errors import failure
 from tunewright.events import Listener
-from tunewright.models._load import TINY, resolve_model
+from tunewright.models._folders import TINY, resolve_model
 from tunewright.serve import vllm
 from tunewright.serve._open import choice, context_of, opened, settings_of
 from tunewright.serve.answering import Defaults

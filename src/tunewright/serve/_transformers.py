@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,10 +10,14 @@ from peft import PeftModel
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from tunewright.models._generate import prompt_ids
-from tunewright.models._place import adapter_switched
-from tunewright.models.chat import Message, Vocabulary
-from tunewright.serve.engine import Likely, Options, Token
+from tunewright.config.schema import Config
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_tuned
+from tunewright.models._place import adapter_switched, load_alone, loading, put_on
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
+from tunewright.models.chat import Message, Vocabulary, prompt_ids
+from tunewright.serve.engine import Likely, Options, Token, context_of
+from tunewright.serve.servable import AdapterModel
 
 UNKNOWN = "\ufffd"
 """What stands for bytes that are no whole character."""
@@ -118,6 +123,33 @@ class Local:
         once, twice = (str(self.tokenizer.decode([token] * n)) for n in (1, 2))
         text = twice.removeprefix(once) if twice.startswith(once) else once
         return Likely(text, None if UNKNOWN in text else text.encode(), logprob)
+
+
+def adapted(config: Config, model: AdapterModel) -> Local:
+    """Return a base with an adapter.
+
+    Raises:
+        TunewrightError: E_MODEL, E_ARTIFACT_INVALID, E_NOT_FOUND: it cannot be loaded.
+    """
+    base = resolve_model(model.base, model.revision)
+    options = config.train.model_copy(update={"load_in_4bit": model.in_4_bits})
+    tuned = load_tuned(base, model.path, **loading(base, options))
+    if model.checkpoint:
+        put_on(tuned, model.checkpoint)
+    tokenizer = load_tokenizer(model.path)
+    return Local(tuned, tokenizer, vocabulary_of(tokenizer), context_of(config, base))
+
+
+def alone(config: Config, folder: Path, tokenizer: Path) -> Local:
+    """Return a model without an adapter, which reads as the tokenizer of another folder may.
+
+    Raises:
+        TunewrightError: As `adapted`.
+    """
+    resolve_model(str(folder))
+    options = config.train.model_copy(update={"load_in_4bit": False})
+    own, reads = load_alone(folder, tokenizer, **loading(folder, options))
+    return Local(own, reads, vocabulary_of(reads), context_of(config, folder))
 
 
 def picked(logits_V: torch.Tensor, options: Options, dice: torch.Generator) -> int:

@@ -1,9 +1,12 @@
-"""What an engine is, and which one serves what. Pure."""
+"""What an engine is, and which one serves what."""
 
+import json
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol
 
+from tunewright.config.schema import Config
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.models.messages import Message
 from tunewright.serve.servable import GgufModel, Servable
@@ -170,3 +173,12 @@ def _missing_for_vllm(here: Here, unfit: Sequence[str]) -> list[tuple[str, str]]
         found.append(("There is no GPU here.", "Serve with `--engine transformers`."))
     found += [(f"{reason}.", "Merge it, and serve that: `--what merged`.") for reason in unfit]
     return found
+
+
+def context_of(config: Config, folder: Path | None = None) -> int:
+    """Return the tokens of context: as the options say, and not more than the model was made for."""
+    wanted = config.serve.max_model_len or config.export.num_ctx
+    if folder is None:
+        return wanted
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return min(wanted, int(about.get("max_position_embeddings") or wanted))

@@ -24,7 +24,9 @@ from tunewright.accel._recompute import recompute
 from tunewright.artifacts import Artifact
 from tunewright.config.schema import Config
 from tunewright.machine import is_sharded, library_versions, process_count
-from tunewright.models._load import device, load_tokenizer, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._room import device
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.families import read_shape
 from tunewright.models.messages import messages_of
 from tunewright.train._adapter import build, keeping_float32, pinned

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
 from tunewright.events import Listener
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, encode, question_and_answer
 from tunewright.train._batches import is_out_of_memory
 from tunewright.train.history import METRICS, PROGRESS, SAMPLES, clock

@@ -19,8 +19,9 @@ from tunewright.counting import counted
 from tunewright.errors import CODES, Problem, TunewrightError
 from tunewright.events import Listener, in_words
 from tunewright.machine import disk_space, process_count
-from tunewright.models._load import TINY, device, load_tokenizer, resolve_model
-from tunewright.models._room import memory_free, ram_free
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._room import device, memory_free, ram_free
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.families import Shape, read_shape
 from tunewright.models.gguf_types import missing_quantizer
 from tunewright.models.lengths import Fitted, excess

@@ -7,7 +7,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from tunewright.machine import process_count
-from tunewright.models._load import device
+from tunewright.models._room import device
 from tunewright.train._state import Tensors
 
 

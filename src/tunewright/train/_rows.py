@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import failure
-from tunewright.models._load import vocabulary_of
+from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import encode_many, messages_of
 from tunewright.models.lengths import Fitted, fit
 

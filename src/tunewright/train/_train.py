@@ -22,7 +22,7 @@ from tunewright.counting import counted
 from tunewright.errors import TunewrightError, failure
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_count, process_rank
-from tunewright.models._load import save_tokenizer
+from tunewright.models._tokenizer import save_tokenizer
 from tunewright.train._adapter import save_adapter
 from tunewright.train._batches import is_out_of_memory
 from tunewright.train._checkpoints import best_whole, retain, save

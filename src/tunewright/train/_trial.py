@@ -25,7 +25,7 @@ from tunewright.accel._recompute import recompute
 from tunewright.accel._step import Steps
 from tunewright.accel.layout import Row
 from tunewright.config.schema import Config
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.train._adapter import build
 from tunewright.train._heap import give_back
 from tunewright.train._speed import checkpointing_of, ways_of

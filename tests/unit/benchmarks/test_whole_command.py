@@ -6,7 +6,7 @@ import whole_command
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from whole_command import ROWS, Whole, conversations, of_log, table
 
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 
 LOG = [
     (10.0, "loading {'a': broken"),

@@ -22,7 +22,7 @@ from tunewright.export.pretokenizer import (
     pretokenizer_of,
 )
 from tunewright.models._llama import endpoint
-from tunewright.models._load import load_tokenizer
+from tunewright.models._tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

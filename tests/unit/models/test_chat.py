@@ -9,7 +9,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import TunewrightError
-from tunewright.models._load import TINY, load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.chat import (
     Encoded,
     Message,

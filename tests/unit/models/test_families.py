@@ -12,7 +12,8 @@ from importlib import resources
 import pytest
 from tokenizers import AddedToken, Tokenizer, processors
 
-from tunewright.models._load import TINY, load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, encode, encode_many
 from tunewright.models.templates import template_text
 

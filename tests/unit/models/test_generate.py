@@ -2,9 +2,11 @@
 
 import pytest
 
-from tunewright.models._generate import generate, prompt_ids
-from tunewright.models._load import TINY, load_model, load_tokenizer, resolve_model, vocabulary_of
-from tunewright.models.chat import encode, render
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._generate import generate
+from tunewright.models._load import load_model
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
+from tunewright.models.chat import encode, prompt_ids, render
 from tunewright.models.sampling import EMPTY_THOUGHT, Sampling, TimeUpError
 
 CHAT = [{"role": "user", "content": "Describe a lift."}]

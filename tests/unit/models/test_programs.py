@@ -11,7 +11,7 @@ from threading import Thread
 import pytest
 
 from tunewright.errors import TunewrightError
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.models.programs import refuse_programs
 
 ASKING = [

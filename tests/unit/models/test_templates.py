@@ -8,7 +8,8 @@ import pytest
 
 from tunewright.errors import TunewrightError
 from tunewright.models import templates
-from tunewright.models._load import TINY, load_tokenizer, resolve_model, vocabulary_of
+from tunewright.models._folders import TINY, resolve_model
+from tunewright.models._tokenizer import load_tokenizer, vocabulary_of
 from tunewright.models.chat import Message, Vocabulary, render
 from tunewright.models.templates import NAMES, frozen, template_text
 

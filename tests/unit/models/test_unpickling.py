@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright.errors import TunewrightError
 from tunewright.models import unpickling
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.models._weights import check_base
 from tunewright.models.unpickling import convert
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_model, load_tuned, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model, load_tuned
 from tunewright.models._weights import check_adapter, check_base, save_tensors, shapes_in, shapes_of
 
 SIZES = {

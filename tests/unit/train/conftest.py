@@ -8,7 +8,7 @@ import torch
 from adapters import KINDS, SIZES
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from tunewright.config.schema import TrainSection
 from tunewright.errors import TunewrightError
-from tunewright.models._load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model, load_tuned
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.lora import read_lora
 from tunewright.train import _initial
 from tunewright.train._adapter import (

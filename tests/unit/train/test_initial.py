@@ -8,7 +8,9 @@ from adapters import ROWS, logits, make, problems_of, trained
 from peft.utils.save_and_load import set_peft_model_state_dict
 from support import SAMPLES
 
-from tunewright.models._load import load_model, load_tokenizer, load_tuned, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._load import load_model, load_tuned
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.train import _initial
 from tunewright.train._adapter import (
     adapter_state,

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tunewright.events import SILENT
-from tunewright.models._load import load_tokenizer, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._tokenizer import load_tokenizer
 from tunewright.models.chat import Message
 from tunewright.train._monitor import SAMPLE_TOKENS, Metrics, Samples, held_out, metrics_row
 from tunewright.train.history import METRICS, PROGRESS, SAMPLES, read

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from tunewright import load_config
-from tunewright.models._load import resolve_model
+from tunewright.models._folders import resolve_model
 from tunewright.models.families import read_shape
 from tunewright.train.needs import Disk
 from tunewright.train.refusals import megabytes, sharding_problems, still_needed

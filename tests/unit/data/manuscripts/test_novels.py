@@ -11,7 +11,8 @@ from support import SHARED
 from tunewright.data.manuscripts._read import read
 from tunewright.data.manuscripts.cut import SCENE, chunk, faults, sentences
 from tunewright.data.manuscripts.matter import find_matter
-from tunewright.models._load import load_tokenizer, resolve_model
+from tunewright.models._folders import resolve_model
+from tunewright.models._tokenizer import load_tokenizer
 
 NOVELS = sorted(SHARED.glob("*.txt"))
 FEW = ["ABronte_Agnes.txt", "Dickens_Hard.txt"]  # wrapped, and a paragraph a line
