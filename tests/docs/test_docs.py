@@ -34,7 +34,7 @@ FENCE = re.compile(r"^```(\w+)(?: title=(\S+))?\n(.*?)^```", re.MULTILINE | re.D
 # them checkpoints: a guide names one.
 LEFT_OUT = ("prepare.", "train.max_length", "train.eval_steps")
 QUICK = [option for option in SMALL if not option.startswith(LEFT_OUT)]
-QUICK += ["train.max_train_samples=40", "train.save_total_limit=2"]
+QUICK += ["train.max_train_samples=40", "train.max_eval_samples=8", "train.save_total_limit=2"]
 # Of six answers one that is empty by chance is a degraded model.
 QUICK += ["compare.num_prompts=20", "compare.batch_size=20", "compare.max_new_tokens=16"]
 TAKES_CONFIG = {

@@ -267,30 +267,42 @@ def test_out_of_memory_while_batches_are_done_again(losses, plain, memory, monke
     assert times == [2, 1]
 
 
-COMMAND = "import sys; from tunewright.cli import main; sys.exit(main(sys.argv[1:]))"
-STOPPED = f"""
-import os, signal
+PAIR = """
+import json, os, signal, sys
+from tunewright.cli import main
 from tunewright.train._trainer import Trainer
 clip = Trainer._clip_grad_norm
 def clip_and_stop(self, model):
     if self.state.global_step == 3 and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
     return clip(self, model)
+whole, stopped = json.loads(sys.argv[1])
+if main(whole):
+    sys.exit("the first has failed")
 Trainer._clip_grad_norm = clip_and_stop
-{COMMAND}
+sys.exit(main(stopped))
 """
-"""One process of two is asked to stop."""
+"""Two trainings, one after the other; in the second, one process of two is asked to stop."""
+FOUR = "train.per_device_train_batch_size=4"
+# Ten steps of 24 rows: as many as `max_steps` gives the others.
+EPOCHS = ("train.max_steps=null", "train.num_train_epochs=3.3", "train.save_steps=5")
 
 
-def launched(root: Path, run: Path, *changes: str, program: str = COMMAND) -> list[int]:
-    """Train in two processes, as `torchrun` starts them; return their exit codes."""
-    if not run.exists():
+def line(root: Path, run: Path, *changes: str) -> list[str]:
+    flags = [w for o in (*options(root, run), *PLAIN, *changes) for w in ("--set", o)]
+    return ["train", str(root / "run.yaml"), *flags]
+
+
+@pytest.fixture(scope="module")
+def pair(root, tmp_path_factory) -> tuple[Path, Path]:
+    """Runs that two processes have trained, as `torchrun` starts them: a whole one, and one that was stopped."""
+    whole, stopped = (tmp_path_factory.mktemp("pair") / name for name in ("whole", "stopped"))
+    for run in (whole, stopped):
         shutil.copytree(root / "run" / "dataset", run / "dataset")
+    lines = [line(root, whole, FOUR), line(root, stopped, FOUR, *EPOCHS)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    flags = [w for o in (*options(root, run), *PLAIN, *changes) for w in ("--set", o)]
-    command = [sys.executable, "-c", program, "train", str(root / "run.yaml"), *flags]
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -300,7 +312,7 @@ def launched(root: Path, run: Path, *changes: str, program: str = COMMAND) -> li
     }
     started = [
         subprocess.Popen(
-            command,
+            [sys.executable, "-c", PAIR, json.dumps(lines)],
             env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -310,13 +322,12 @@ def launched(root: Path, run: Path, *changes: str, program: str = COMMAND) -> li
     said = [process.communicate(timeout=180) for process in started]
     assert b"E_INTERNAL" not in said[0][1] + said[1][1], said
     assert said[1][0] == b""
-    return [process.returncode for process in started]
+    assert [process.returncode for process in started] == [143, 143], said
+    return whole, stopped
 
 
-def test_two_processes_are_one(root, plain, tmp_path):
-    run = tmp_path / "run"
-    assert launched(root, run, "train.per_device_train_batch_size=4") == [0, 0]
-    assert same(numbers(load_artifact(run / "adapter", "adapter")), plain["qwen3"])
+def test_two_processes_are_one(plain, pair):
+    assert same(numbers(load_artifact(pair[0] / "adapter", "adapter")), plain["qwen3"])
 
 
 def files_of(run):
@@ -325,17 +336,12 @@ def files_of(run):
     return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in passing}
 
 
-def test_two_processes_stop_together_and_one_goes_on(root, plain, tmp_path, monkeypatch, capsys):
+def test_two_processes_stop_together_and_one_goes_on(root, plain, pair, capsys):
     """A signal to one process is enough; another number of processes has to be asked for."""
-    run = tmp_path / "run"
-    # Ten steps of 24 rows: as many as `max_steps` gives the others.
-    epochs = ("train.max_steps=null", "train.num_train_epochs=3.3", "train.save_steps=5")
-    four = ("train.per_device_train_batch_size=4", *epochs)
-    assert launched(root, run, *four, program=STOPPED) == [143, 143]
+    run = pair[1]
     (saved,) = (run / "training" / "checkpoints").iterdir()
     assert saved.name == "checkpoint-4"
-    flags = [w for o in (*options(root, run), *PLAIN, *four) for w in ("--set", o)]
-    command = ["train", str(root / "run.yaml"), *flags]
+    command = line(root, run, FOUR, *EPOCHS)
     before = files_of(run)
     assert main(command) == 7
     said = capsys.readouterr().err

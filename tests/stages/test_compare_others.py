@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from fake_openai import FakeOpenAI, serving
-from support import SAMPLES
+from support import SAMPLES, shallow_base
 
 from tunewright import comparison, pipeline
 from tunewright.artifacts import load_artifact
@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def run(make_config, tmp_path_factory):
     """A run up to its export, with every checkpoint kept."""
-    config = make_config("train.eval_steps=3", "train.save_steps=3", "train.save_total_limit=9")
+    base = shallow_base(tmp_path_factory.mktemp("base"))
+    every = ("train.eval_steps=3", "train.save_steps=3", "train.save_total_limit=9")
+    config = make_config(f"model.model_name_or_path={base}", *every)
     pipeline.run(config, until="train")
     pipeline.run_stage(config, "merge")
     pipeline.run_stage(config, "export")

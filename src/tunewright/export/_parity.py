@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from transformers import PreTrainedTokenizerFast
+from typing_extensions import TypedDict
 
 from tunewright.errors import TunewrightError
 from tunewright.export.sentencepiece import SPACE
-from tunewright.models._llama import EndpointError, post
+from tunewright.models._llama import EndpointError, post, requested
 from tunewright.models._load import load_model
 from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
@@ -23,6 +25,25 @@ FULL_VOCABULARY = 8192
 TOP = 1000
 ENDS_OF_ADDED = 32
 """Added tokens that are tried, of the first and of the last."""
+
+
+class _Entry(TypedDict):
+    """A token and its log-probability, which is null where it is NaN."""
+
+    id: int
+    logprob: float | None
+
+
+class _Sampled(TypedDict):
+    top_logprobs: list[_Entry]
+
+
+class _Probabilities(TypedDict):
+    completion_probabilities: list[_Sampled]
+
+
+_PROBABILITIES = TypeAdapter(_Probabilities)
+"""Reads what is needed of an answer, in half the time that all of it takes: text and bytes of thousands of tokens."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +133,15 @@ def divergence(
     agreed = 0
     for position in positions:
         vocabulary = len(position.log_p)
-        answer = post(
-            url,
-            "/completion",
-            {
-                "prompt": position.prefix,
-                "n_predict": 1,
-                "n_probs": vocabulary if vocabulary <= FULL_VOCABULARY else TOP,
-                "temperature": 0,
-                "logit_bias": [[shown, 1e4]],
-            },
-        )
+        asked = {
+            "prompt": position.prefix,
+            "n_predict": 1,
+            "n_probs": vocabulary if vocabulary <= FULL_VOCABULARY else TOP,
+            "temperature": 0,
+            "logit_bias": [[shown, 1e4]],
+        }
+        with requested(url, "/completion", asked) as response:
+            answer = _PROBABILITIES.validate_json(response.read())
         top = answer["completion_probabilities"][0]["top_logprobs"]
         ids = np.array([entry["id"] for entry in top])
         log_q = np.array([entry["logprob"] for entry in top], np.float64)
