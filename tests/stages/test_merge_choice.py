@@ -32,7 +32,9 @@ def test_auto_takes_the_lowest_loss_and_says_by_how_much():
     best = state(2, 1.25)
     choice = choose("auto", own, [best, state(6, 1.75), state(8, None)], where=RUN)
     assert choice.candidate is best
-    assert choice.reason == ("it has the lowest eval loss, 1.2500; the next is 1.5000 at step 4.")
+    assert choice.reason == (
+        "it has the lowest held-out loss, 1.2500; the next is 1.5000 at step 4."
+    )
     lost = choose("auto", Candidate(4, float("nan")), [best], where=RUN)
     assert lost.candidate is best
     alone = choose("auto", own, [state(4, 1.5)], where=RUN)
@@ -99,7 +101,7 @@ def test_the_choice_decides_whether_a_merge_is_finished(begun_with_pissa):
     config, adapter = begun_with_pissa
     first = pipeline.run_stage(with_choice(config, "auto"), "merge")
     assert first.facts["step"] == adapter.facts["best_step"]
-    assert "lowest eval loss" in first.facts["choice"]["reason"]
+    assert "lowest held-out loss" in first.facts["choice"]["reason"]
     second = pipeline.run_stage(with_choice(config, None), "merge")
     assert second.key != first.key
     assert second.files["model.safetensors"] == first.files["model.safetensors"]

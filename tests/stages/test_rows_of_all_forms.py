@@ -254,6 +254,7 @@ def test_a_particular_that_all_rows_share_is_told(tmp_path):
         rejects.report(Problem("E_DATA_ROW", f"The row cannot be used: {text}.", f"f:{n}", "x"))
     rejects.close()
     assert rejects.shortened()[-1].message == "6 more rows: the prompt template needs 'topic'."
+    assert rejects.counts(10) == {"the prompt template needs 'topic'": 9}
 
 
 def test_files_without_a_known_form_come_before_rows_and_are_bounded(gather):

@@ -119,7 +119,7 @@ def _rubrics(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _checkpoints(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     table = _table(
-        "step", "eval loss", "transfer score", "longest copy, words", "copied 8-grams, %"
+        "step", "held-out loss", "transfer score", "longest copy, words", "copied 8-grams, %"
     )
     for row in rows:
         score = row["score"]

@@ -11,7 +11,7 @@ from tunewright.cli.options import JSON, SET, given, note
 @SET
 @JSON
 @click.option(
-    "--auto", is_flag=True, help="Merge the checkpoint with the lowest eval loss, and say why."
+    "--auto", is_flag=True, help="Merge the checkpoint with the lowest held-out loss, and say why."
 )
 @click.option(
     "--checkpoint",

@@ -132,7 +132,7 @@ def _metrics(metrics: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     loss, step = _at(metrics, "adapter", "best_eval_loss"), _at(metrics, "adapter", "best_step")
     if _is_number(loss):
-        found["eval loss"] = f"{loss:.3f} at step {step}"
+        found["held-out loss"] = f"{loss:.3f} at step {step}"
     transfer = [_at(metrics, "evaluation", "transfer_score", n) for n in ("score", "low", "high")]
     if _is_number(transfer[0]):
         known = all(_is_number(end) for end in transfer[1:])

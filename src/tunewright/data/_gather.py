@@ -127,7 +127,7 @@ def facts_of(gathered: Gathered, sources: Sources) -> dict[str, Any]:
         ],
         "notes": list(gathered.notes),
         "rejected_rows": gathered.rejects.count,
-        "rejected_reasons": dict(gathered.rejects.reasons.most_common(10)),
+        "rejected_reasons": gathered.rejects.counts(10),
         "dropped_lines": gathered.dropped.count,
         "preference_pairs": sum(
             tally.counts.get("preference", 0) for tally in gathered.forms.values()

@@ -63,6 +63,10 @@ class Rejects:
         """The problems that are named: those of whole files first."""
         return [item.problem for item in (*self._files, *self._rows)][:SHOWN]
 
+    def counts(self, most: int) -> dict[str, int]:
+        """Return how often the most frequent reasons came, with their particulars where all rows have the same."""
+        return {self._texts[reason]: count for reason, count in self.reasons.most_common(most)}
+
     def report(self, problem: Problem, data: Mapping[str, Any] | None = None) -> None:
         """Take one in; `data` is the row where it could be read."""
         self.enter(problem, data)

@@ -83,11 +83,11 @@ def _best(known: Sequence[Candidate]) -> Choice:
         return Choice(known[0], "no state has a held-out loss, and it is the run's adapter.")
     _, best = min(measured, key=lambda item: item[0])
     others = sorted((loss, one.step) for loss, one in measured if one is not best)
-    reason = f"it has the lowest eval loss, {best.eval_loss:.4f}"
+    reason = f"it has the lowest held-out loss, {best.eval_loss:.4f}"
     if not others:
         return Choice(best, f"{reason}; no other state of the training is kept.")
     return Choice(best, f"{reason}; the next is {others[0][0]:.4f} at step {others[0][1]}.")
 
 
 def _loss(one: Candidate) -> str:
-    return "" if one.eval_loss is None else f"; its eval loss is {one.eval_loss:.4f}"
+    return "" if one.eval_loss is None else f"; its held-out loss is {one.eval_loss:.4f}"

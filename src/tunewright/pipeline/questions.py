@@ -67,10 +67,12 @@ def undecided(config: Config, found: Artifacts) -> Question | None:
     if not losses:
         return None
     best, lowest = adapter.facts["best_step"], adapter.facts["best_eval_loss"]
-    choices = {ADAPTER: f"the run's adapter, step {best}, eval loss {lowest:.4f}"}
-    choices |= {str(step): f"step {step}, eval loss {loss:.4f}" for step, loss in losses.items()}
+    choices = {ADAPTER: f"the run's adapter, step {best}, held-out loss {lowest:.4f}"}
+    choices |= {
+        str(step): f"step {step}, held-out loss {loss:.4f}" for step, loss in losses.items()
+    }
     text = (
-        f"States of the training are as good as the run's adapter: their eval losses differ by less than "
+        f"States of the training are as good as the run's adapter: their held-out losses differ by less than "
         f"{NOISE:.2%}. An earlier one has seen the data less often, a later one more. Which is merged?"
     )
     earlier = answered_before(Path(config.run_dir), "checkpoint", adapter.digest)

@@ -51,7 +51,7 @@ class Plot:
 
 
 def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plot | None:
-    """Return training and eval loss over steps with the best step marked; None without a point."""
+    """Return training and held-out loss over steps with the best step marked; None without a point."""
     train, evaluated = _finite(train), _finite(evaluated)
     if not train and not evaluated:
         return None
@@ -119,7 +119,7 @@ def checkpoint_curves(
         _name_steps(below, [step for step, _ in copies])
         above.set_xlabel("")
         if best_step is not None and as_number(best_step) is not None:
-            _mark_best(above, best_step, theme, f"best eval loss: step {best_step:g}")
+            _mark_best(above, best_step, theme, f"best held-out loss: step {best_step:g}")
             _mark_best(below, best_step, theme, "")
 
     return _twice(draw, _TALL_INCHES)

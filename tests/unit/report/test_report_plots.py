@@ -34,7 +34,7 @@ def test_score_and_longest_copy_have_panels_of_their_own():
     points = [{"step": n, "score": SCORE, "longest_words": n} for n in (5, 10)]
     found = checkpoint_curves(points, 10)
     assert found
-    for text in ("transfer score, %", "words copied", "best eval loss: step 10"):
+    for text in ("transfer score, %", "words copied", "best held-out loss: step 10"):
         assert text in svg(found.dark)
 
 

@@ -20,7 +20,7 @@ class MergeSection(Section):
     checkpoint: Literal["auto"] | Annotated[int, Field(ge=0)] | None = Field(
         default=None,
         description="Which state of the training: unset, the run's adapter; `auto`, of the adapter and the "
-        "checkpoints that are kept the one with the lowest eval loss; a number, the checkpoint of that step.",
+        "checkpoints that are kept the one with the lowest held-out loss; a number, the checkpoint of that step.",
     )
     max_mean_kl: float = Field(
         default=1e-3,

@@ -153,10 +153,12 @@ class TrainSection(Section):
     early_stopping_patience: int | None = Field(
         default=3,
         ge=1,
-        description="Evaluations without a better eval loss before training stops; null: never.",
+        description="Evaluations without a better held-out loss before training stops; null: never.",
     )
     early_stopping_threshold: float = Field(
-        default=0.0, ge=0, description="How much lower the eval loss must be to count as better."
+        default=0.0,
+        ge=0,
+        description="How much lower the held-out loss must be to count as better.",
     )
     save_total_limit: int = Field(
         default=2, ge=1, description="Checkpoints kept, the best one beside them."
