@@ -1,5 +1,8 @@
 """Ready projects: each loads for every base, and works as it is on the bundled one."""
 
+import json
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -133,3 +136,18 @@ def test_names_that_are_not_known(arguments, says, tmp_path, monkeypatch):
     assert problem.code == "E_NOT_FOUND"
     assert says in problem.fix
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("recipe", recipes())
+def test_each_recipe_goes_from_its_sample_to_a_published_version(
+    recipe, tmp_path, monkeypatch, capsys
+):
+    """As a newcomer does it: `init`, then what it names, with every gate as it is."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", recipe, "p", "--base", "tiny"]) == 0
+    monkeypatch.chdir(tmp_path / "p")
+    assert main(["run", f"{recipe}.yaml"]) == 0, capsys.readouterr().err
+    told = [json.loads(file.read_text()) for file in Path("runs").rglob("evaluation/manifest.json")]
+    assert [one["facts"]["verdict"] for one in told] == ["improved"] * (1 + (recipe == "agents"))
+    assert len(list(Path().glob("store/*/*/v*/manifest.json"))) == len(told)

@@ -105,14 +105,14 @@ _ADVICE: dict[Word, str] = {
     "point the right way, raise `compare.num_prompts` for a narrower interval.",
     "undecided": "Hold out more text (`prepare.eval_split`) or add text; or ask more prompts (`compare.num_prompts`) for "
     "longer answers (`compare.max_new_tokens`). Endpoints alone have no author's text: `tunewright compare RUN`.",
-    "improved": "It is ready to merge, export and publish.",
+    "improved": "Nothing speaks against using it.",
 }
 
 
 _STRONGER = "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
 _NO_SCORE = (
     "For a transfer score give what is missing: more held-out text (`prepare.eval_split`, or more text), or more and longer "
-    "answers (`compare.num_prompts`, `compare.max_new_tokens`). Else it is ready to merge, export and publish."
+    "answers (`compare.num_prompts`, `compare.max_new_tokens`). Else nothing speaks against using it."
 )
 
 
