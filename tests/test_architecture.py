@@ -34,7 +34,12 @@ def test_import_loads_nothing_heavy(module):
     assert out.stdout.split() == []
 
 
-QUICK = ("tunewright.data._prepare", "tunewright.data._check", "tunewright.serve._open")
+QUICK = (
+    "tunewright.data._prepare",
+    "tunewright.data._check",
+    "tunewright.serve._chat",
+    "tunewright.serve._serve",
+)
 
 
 @pytest.mark.parametrize("module", QUICK)

@@ -391,3 +391,9 @@ def failure(code: str, message: str, *, where: object, fix: str | None = None) -
     Source: the form is RELIABILITY.md's contract (code, where, fix).
     """
     return TunewrightError([Problem(code, message, str(where), fix or CODES[code].fix)])
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what a library says, 200 characters at most and without its period; else its type."""
+    said = next(iter(str(error).strip().splitlines()), "")[:200].rstrip(".")
+    return said or type(error).__name__

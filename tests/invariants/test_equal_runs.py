@@ -319,7 +319,7 @@ def pair(root, tmp_path_factory) -> tuple[Path, Path]:
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=180) for process in started]
+    said = [process.communicate(timeout=360) for process in started]
     assert b"E_INTERNAL" not in said[0][1] + said[1][1], said
     assert said[1][0] == b""
     assert [process.returncode for process in started] == [143, 143], said

@@ -275,6 +275,31 @@ def test_files_that_change_while_they_are_read_are_refused(make_config, tmp_path
     assert code_of(lambda: prepare(make_config(f"prepare.source={file}"))) == ["E_IO"]
 
 
+def test_a_file_that_is_swapped_for_a_link_to_elsewhere_is_refused(
+    make_config, tmp_path, monkeypatch
+):
+    """After the look for links and before anything is read, so that no digest tells."""
+    from tunewright.data import _prepare
+
+    rows = "".join(json.dumps({"prompt": f"q{n}", "completion": f"a{n}"}) + "\n" for n in range(40))
+    data, secret = tmp_path / "data" / "r.jsonl", tmp_path / "secret.jsonl"
+    data.parent.mkdir()
+    data.write_text(rows)
+    secret.write_text(rows.replace("a", "secret"))
+    real = _prepare.identify
+
+    def swapped(config, sources):
+        if not data.is_symlink():
+            data.unlink()
+            data.symlink_to(secret)
+        return real(config, sources)
+
+    monkeypatch.setattr(_prepare, "identify", swapped)
+    config = make_config(f"prepare.source={data.parent}")
+    assert code_of(lambda: prepare(config)) == ["E_UNSAFE_PATH"]
+    assert not (Path(config.run_dir) / "dataset").exists()
+
+
 TOKEN = "hf_" + "".join("aB3dE5gH7jK9mN1pQ3sT5vW7yZ2bC4eF6h"[n] for n in range(34))
 
 

@@ -29,7 +29,7 @@ def gather(tmp_path):
             text = content if isinstance(content, str) else "\n".join(map(json.dumps, content))
             path.write_text(text)
             config = config_of_source(str(path), list(options))
-            read_row_file(config, SourceFile(path, name, "rows", "", 0), gathered, SILENT)
+            read_row_file(config, SourceFile(path, name, "rows", "", 0, path), gathered, SILENT)
         gathered.close()
         return gathered
 
@@ -241,8 +241,8 @@ def test_one_reason_stands_for_rows_that_differ_in_particulars(tmp_path):
         rejects.report(Problem("E_DATA_ROW", f"The row cannot be used: {text}.", f"f:{n}", "x"))
     rejects.close()
     assert rejects.reasons == {
-        "messages[_].content is null": 9,
-        "there is no column _; output is empty": 9,
+        "messages[\N{HORIZONTAL ELLIPSIS}].content is null": 9,
+        "there is no column \N{HORIZONTAL ELLIPSIS}; output is empty": 9,
     }
     assert len(rejects.problems) == 2 * EXAMPLES
 
@@ -254,7 +254,6 @@ def test_a_particular_that_all_rows_share_is_told(tmp_path):
         rejects.report(Problem("E_DATA_ROW", f"The row cannot be used: {text}.", f"f:{n}", "x"))
     rejects.close()
     assert rejects.shortened()[-1].message == "6 more rows: the prompt template needs 'topic'."
-    assert rejects.counts(10) == {"the prompt template needs 'topic'": 9}
 
 
 def test_files_without_a_known_form_come_before_rows_and_are_bounded(gather):

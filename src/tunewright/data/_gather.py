@@ -20,7 +20,7 @@ from tunewright.data.manuscripts._read import read as read_manuscript
 from tunewright.data.manuscripts.cut import Chunk, chunk, faults, sentences
 from tunewright.data.manuscripts.matter import find_matter
 from tunewright.data.rejects import too_many
-from tunewright.data.sources import SourceFile, Sources
+from tunewright.data.sources import SourceFile, Sources, require_unmoved
 from tunewright.data.storyboards.rows import rows_of
 from tunewright.data.storyboards.shots import Shot, read_shots
 from tunewright.errors import CODES, Problem, TunewrightError, failure
@@ -45,8 +45,8 @@ def collect(
     """Return the rows of `prepare.source`, on disk in `folder`, with those that cannot be used apart.
 
     Raises:
-        TunewrightError: The sources cannot be found or fetched, or E_CONFIG_VALUE, prompt_template is not
-            one; bad rows do not raise.
+        TunewrightError: The sources cannot be found or fetched; E_UNSAFE_PATH, one was exchanged for a link
+            while it was read; E_CONFIG_VALUE, prompt_template is not one; bad rows do not raise.
     """
     _require_template(config.prepare.prompt_template)
     sources = sources or find_files(config)
@@ -66,6 +66,7 @@ def collect(
             else:
                 for file in files:
                     read_row_file(config, file, gathered, listener)
+    require_unmoved(sources.files)
     gathered.notes.extend(_notes_on_strata(gathered, by))
     return gathered, sources
 
@@ -127,7 +128,7 @@ def facts_of(gathered: Gathered, sources: Sources) -> dict[str, Any]:
         ],
         "notes": list(gathered.notes),
         "rejected_rows": gathered.rejects.count,
-        "rejected_reasons": gathered.rejects.counts(10),
+        "rejected_reasons": dict(gathered.rejects.reasons.most_common(10)),
         "dropped_lines": gathered.dropped.count,
         "preference_pairs": sum(
             tally.counts.get("preference", 0) for tally in gathered.forms.values()

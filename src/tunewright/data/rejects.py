@@ -63,10 +63,6 @@ class Rejects:
         """The problems that are named: those of whole files first."""
         return [item.problem for item in (*self._files, *self._rows)][:SHOWN]
 
-    def counts(self, most: int) -> dict[str, int]:
-        """Return how often the most frequent reasons came, with their particulars where all rows have the same."""
-        return {self._texts[reason]: count for reason, count in self.reasons.most_common(most)}
-
     def report(self, problem: Problem, data: Mapping[str, Any] | None = None) -> None:
         """Take one in; `data` is the row where it could be read."""
         self.enter(problem, data)
@@ -134,7 +130,7 @@ class Rejects:
 
     def _reason(self, problem: Problem) -> str:
         """Return why, without what differs from row to row."""
-        text = _PARTICULARS.sub("_", _text(problem))
+        text = _PARTICULARS.sub("\N{HORIZONTAL ELLIPSIS}", _text(problem))
         reason = _short(text)
         full = len(self.reasons) >= MOST_REASONS
         return OTHER if full and reason not in self.reasons else reason

@@ -56,6 +56,7 @@ class SourceFile:
         kind: What it is read as.
         reason: Why, in words.
         entry: Number of its source in `prepare.source`.
+        place: Where links on its path led when it was found.
     """
 
     path: Path
@@ -63,6 +64,7 @@ class SourceFile:
     kind: Kind
     reason: str
     entry: int
+    place: Path
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,22 @@ def find(
     return Sources(tuple(_distinct(files)), tuple(notes), tuple(gone))
 
 
+def require_unmoved(files: Sequence[SourceFile]) -> None:
+    """Refuse files in whose place there are links to others by now.
+
+    Raises:
+        TunewrightError: E_UNSAFE_PATH for each.
+    """
+    message, fix = "It was exchanged for a link while it was read.", "Put the file itself there."
+    problems = [
+        Problem("E_UNSAFE_PATH", message, str(file.path), fix)
+        for file in files
+        if file.path.resolve() != file.place
+    ]
+    if problems:
+        raise TunewrightError(problems)
+
+
 def digests(files: Sequence[SourceFile]) -> dict[str, str]:
     """Return name and SHA-256 of every file."""
     return {file.name: sha256(file.path) for file in files}
@@ -159,12 +177,13 @@ def suffix_of(path: Path) -> str:
 
 def _named(
     entry: SourceSection, fetch: Fetch, run_dir: Path | None, notes: list[str]
-) -> list[tuple[Path, str]]:
-    """Return the files of a source and how each is named."""
+) -> list[tuple[Path, str, Path]]:
+    """Return the files of a source, how each is named, and its place."""
     if entry.path.startswith(HUB):
         fetched = fetch(entry)
         notes.append(f"{entry.path}: commit {fetched.revision[:12]}; {fetched.reason}")
-        return list(zip(fetched.files, fetched.names, strict=True))
+        places = [file.resolve() for file in fetched.files]
+        return list(zip(fetched.files, fetched.names, places, strict=True))
     for option in ("name", "split", "revision"):
         if getattr(entry, option) is not None:
             message = f"The option `{option}` is for Hub datasets, and this is a path."
@@ -173,23 +192,23 @@ def _named(
     path = _local(entry.path)
     if path.is_dir():
         found = _in_folder(path, entry.path, run_dir, notes)
-        return [(file, file.relative_to(path).as_posix()) for file in found]
+        return [(file, file.relative_to(path).as_posix(), place) for file, place in found.items()]
     if path.is_file():
-        return [(path, path.name)]
+        return [(path, path.name, path.resolve())]
     raise failure("E_NOT_FOUND", "There is no such file or folder.", where=entry.path)
 
 
-def _chosen(named: Sequence[tuple[Path, str]], wanted: str, number: int) -> list[SourceFile]:
+def _chosen(named: Sequence[tuple[Path, str, Path]], wanted: str, number: int) -> list[SourceFile]:
     """Return the files of a source with their kinds."""
     chosen: list[SourceFile] = []
     problems: list[Problem] = []
-    for path, name in named:
+    for path, name, place in named:
         try:
             kind, reason = _kind(path, wanted)
         except TunewrightError as error:
             problems.extend(error.problems)
         else:
-            chosen.append(SourceFile(path, name, kind, reason, number))
+            chosen.append(SourceFile(path, name, kind, reason, number, place))
     if problems:
         raise TunewrightError(problems)
     return chosen
@@ -211,22 +230,26 @@ def _local(source: str) -> Path:
     return root / name
 
 
-def _in_folder(folder: Path, shown: str, run_dir: Path | None, notes: list[str]) -> list[Path]:
+def _in_folder(
+    folder: Path, shown: str, run_dir: Path | None, notes: list[str]
+) -> dict[Path, Path]:
+    """Return the files of a folder, each with its place, which is in the folder, too."""
     root = folder.resolve()
     known = MANUSCRIPTS | STORYBOARDS | TABLES
-    found: list[Path] = []
+    found: dict[Path, Path] = {}
     left: dict[str, list[Path]] = {}
     problems: list[Problem] = []
     for path in sorted(_walk(folder, run_dir, left, problems), key=natural):
-        if not path.resolve().is_relative_to(root):
+        place = path.resolve()
+        if not place.is_relative_to(root):
             message = "The link leads out of the folder."
             fix = "Copy the file here, or name it as a source of its own."
             problems.append(Problem("E_UNSAFE_PATH", message, str(path), fix))
         elif suffix_of(path) in known and not COMPANIONS.match(path.name):
-            found.append(path)
+            found[path] = place
         else:
             left.setdefault("other files", []).append(path)
-    problems.extend(_badly_named(found))
+    problems.extend(_badly_named(list(found)))
     if problems:
         raise TunewrightError(problems)
     if not found:

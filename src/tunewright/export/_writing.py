@@ -9,7 +9,7 @@ from typing import Any
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import TunewrightError, failure, first_line
 from tunewright.export._converter import convert_with, require_converter
 from tunewright.export._gguf import Card, write_gguf
 from tunewright.export._tensors import size_bytes
@@ -131,5 +131,5 @@ def _config(model: Path) -> dict[str, Any]:
     try:
         return AutoConfig.from_pretrained(model, trust_remote_code=False).to_dict()
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise failure("E_MODEL", f"config.json cannot be used: {reason}", where=model) from error
+        message = f"config.json cannot be used: {first_line(error)}."
+        raise failure("E_MODEL", message, where=model) from error

@@ -8,7 +8,7 @@ from httpx import HTTPError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from tunewright.errors import failure
+from tunewright.errors import failure, first_line
 from tunewright.models._weights import check_base
 from tunewright.models.programs import is_pickled, pickled_weights, refuse_programs
 
@@ -46,13 +46,8 @@ def _fetch(name: str, revision: str | None, *, weights: bool) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, HTTPError, OSError) as error:
-        reason = reason_of(error)
-        raise failure("E_HUB", f"'{name}' cannot be fetched: {reason}", where=name) from error
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of what a library says."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = first_line(error)
+        raise failure("E_HUB", f"'{name}' cannot be fetched: {reason}.", where=name) from error
 
 
 def _require(folder: Path, *, weights: bool, hub_id: str | None = None) -> None:

@@ -12,8 +12,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from tunewright.errors import failure
-from tunewright.models._folders import reason_of
+from tunewright.errors import failure, first_line
 from tunewright.models._shared import sharing, written
 from tunewright.models._weights import ADAPTER, check_adapter, shapes_in
 from tunewright.models.changes import rows_of
@@ -57,8 +56,8 @@ def _loaded(folder: Path, dtype: str, options: Mapping[str, Any]) -> PreTrainedM
             folder, dtype=DTYPES[dtype], trust_remote_code=False, use_safetensors=True, **options
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = reason_of(error)
-        raise failure("E_MODEL", f"The model cannot be loaded: {reason}", where=folder) from error
+        reason = first_line(error)
+        raise failure("E_MODEL", f"The model cannot be loaded: {reason}.", where=folder) from error
     return model.eval()
 
 
@@ -99,7 +98,7 @@ def load_tuned(base: Path, adapter: Path, dtype: str = "float32", **options: Any
         fit_rows(model, adapter)
         return PeftModel.from_pretrained(model, adapter).eval()
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        message = f"The adapter cannot be loaded: {reason_of(error)}"
+        message = f"The adapter cannot be loaded: {first_line(error)}."
         raise failure("E_ARTIFACT_INVALID", message, where=adapter) from error
 
 

@@ -1,4 +1,4 @@
-"""How much memory is free here."""
+"""The device that is here, and how much memory is free."""
 
 from pathlib import Path
 from typing import Literal

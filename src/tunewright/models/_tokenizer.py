@@ -6,8 +6,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer, pre_tokenizers
 from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast
 
-from tunewright.errors import failure
-from tunewright.models._folders import reason_of
+from tunewright.errors import failure, first_line
 from tunewright.models._weights import as_os_errors
 from tunewright.models.chat import Vocabulary
 from tunewright.models.templates import CHOICE, frozen, template_text
@@ -18,7 +17,7 @@ def _require_tokenizer(file: Path) -> None:
         Tokenizer.from_file(str(file))
     except Exception as error:
         raise failure(
-            "E_MODEL", f"tokenizer.json is damaged: {reason_of(error)}.", where=file
+            "E_MODEL", f"tokenizer.json is damaged: {first_line(error)}.", where=file
         ) from error
 
 
@@ -40,9 +39,9 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = reason_of(error)
+        reason = first_line(error)
         raise failure(
-            "E_MODEL", f"The tokenizer cannot be loaded: {reason}", where=folder
+            "E_MODEL", f"The tokenizer cannot be loaded: {reason}.", where=folder
         ) from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise failure("E_MODEL", "The tokenizer has no tokenizer.json.", where=folder)

@@ -72,7 +72,7 @@ def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plo
         if best is not None and best_step is not None:
             axes.plot([best_step], [best], "o", color=theme.mark, markersize=8)
             _mark_best(axes, best_step, theme, f"best: {best:.3f} at step {best_step:g}")
-        _label_ends(axes, [(train, "training", theme.ink), (evaluated, "eval", theme.strong)])
+        _label_ends(axes, [(train, "training", theme.ink), (evaluated, "held-out", theme.strong)])
 
     return _twice(draw, _WIDE_INCHES)
 

@@ -47,13 +47,13 @@ def opened(config: Config, model: Servable) -> Generator[Engine]:
         with loaded(model.path, model.tokenizer, context_of(config)) as engine:
             yield engine
         return
-    # Its libraries take seconds to load, and a GGUF file does not need them.
-    from tunewright.serve._transformers import adapted, alone  # noqa: PLC0415
+    # Transformers with PEFT takes seconds to load, and a GGUF file does not need it.
+    from tunewright.serve._transformers import load_adapted, load_as_it_is  # noqa: PLC0415
 
     if isinstance(model, AdapterModel):
-        yield adapted(config, model)
+        yield load_adapted(config, model)
     else:
-        yield alone(config, model.path, model.path)
+        yield load_as_it_is(config, model.path, model.path)
 
 
 @contextmanager
@@ -63,10 +63,10 @@ def opened_pair(config: Config, model: Servable) -> Generator[tuple[Engine, Engi
     Raises:
         TunewrightError: E_USAGE, it is not known what the base is; else as `opened`.
     """
-    from tunewright.serve._transformers import adapted, alone  # noqa: PLC0415
+    from tunewright.serve._transformers import load_adapted, load_as_it_is  # noqa: PLC0415
 
     if isinstance(model, AdapterModel):
-        tuned = adapted(config, model)
+        tuned = load_adapted(config, model)
         yield replace(tuned, adapted=False), tuned
         return
     if model.base is None:
@@ -75,6 +75,6 @@ def opened_pair(config: Config, model: Servable) -> Generator[tuple[Engine, Engi
         raise failure("E_USAGE", message, where=model.path, fix=fix)
     folder = resolve_model(model.base, model.revision)
     reads = model.tokenizer if isinstance(model, GgufModel) else model.path
-    plain = alone(config, folder, reads or folder)
+    plain = load_as_it_is(config, folder, reads or folder)
     with opened(config, model) as tuned:
         yield plain, tuned

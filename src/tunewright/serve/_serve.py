@@ -8,9 +8,10 @@ from tunewright.errors import failure
 from tunewright.events import Listener
 from tunewright.models._folders import TINY, resolve_model
 from tunewright.serve import vllm
-from tunewright.serve._open import choice, context_of, opened, settings_of
+from tunewright.serve._open import choice, opened, settings_of
 from tunewright.serve.answering import Defaults
 from tunewright.serve.child import interruptible, run_child
+from tunewright.serve.engine import context_of
 from tunewright.serve.front import Site, front
 from tunewright.serve.guard import KEY, api_key, is_local, require_guarded
 from tunewright.serve.servable import AdapterModel, FolderModel, Servable

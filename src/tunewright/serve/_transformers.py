@@ -125,7 +125,7 @@ class Local:
         return Likely(text, None if UNKNOWN in text else text.encode(), logprob)
 
 
-def adapted(config: Config, model: AdapterModel) -> Local:
+def load_adapted(config: Config, model: AdapterModel) -> Local:
     """Return a base with an adapter.
 
     Raises:
@@ -140,11 +140,11 @@ def adapted(config: Config, model: AdapterModel) -> Local:
     return Local(tuned, tokenizer, vocabulary_of(tokenizer), context_of(config, base))
 
 
-def alone(config: Config, folder: Path, tokenizer: Path) -> Local:
+def load_as_it_is(config: Config, folder: Path, tokenizer: Path) -> Local:
     """Return a model without an adapter, which reads as the tokenizer of another folder may.
 
     Raises:
-        TunewrightError: As `adapted`.
+        TunewrightError: As `load_adapted`.
     """
     resolve_model(str(folder))
     options = config.train.model_copy(update={"load_in_4bit": False})

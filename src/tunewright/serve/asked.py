@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
+from tunewright.errors import first_line
 from tunewright.models.messages import Message
 
 MAX_STOPS = 16
@@ -123,7 +124,7 @@ def parsed(raw: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise RefusedError("The body is nested too deeply.") from error
     except ValueError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise RefusedError(f"The body is not JSON: {reason}.") from error
     if not isinstance(body, dict):
         raise RefusedError("The body is not a JSON object.")

@@ -1,4 +1,4 @@
-"""What an engine is, and which one serves what."""
+"""What an engine is, which one serves what, and with how many tokens of context."""
 
 import json
 from collections.abc import Generator, Sequence

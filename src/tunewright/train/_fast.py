@@ -11,6 +11,7 @@ from tunewright.accel._check import check, kernels_gain
 from tunewright.accel._step import Steps, Totals
 from tunewright.accel.layout import IGNORED, Row
 from tunewright.accel.techniques import WORTHWHILE
+from tunewright.errors import first_line
 from tunewright.train._batches import Batch, is_out_of_memory
 from tunewright.train._course import Course
 from tunewright.train._heap import give_back
@@ -86,8 +87,8 @@ class Fast:
             self._steps.kernels = False
             if is_out_of_memory(error):
                 raise
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-            self._said("accel", f"{name} for norms and gates do not run here and stay off: {first}")
+            why = f"do not run here and stay off: {first_line(error)}"
+            self._said("accel", f"{name} for norms and gates {why}")
             return False
         used = gain >= WORTHWHILE
         self._steps.kernels = used

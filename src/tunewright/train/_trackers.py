@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import (
 )
 
 from tunewright.config.schema import TrainSection
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import TunewrightError, failure, first_line
 from tunewright.events import Listener
 from tunewright.train.trackers import OFFLINE, missing_trackers, wandb_mode
 
@@ -188,8 +188,8 @@ def _wandb(
         )
     except wandb.Error as error:
         fix = "Check WANDB_API_KEY and the network; or WANDB_MODE=offline."
-        reason = str(error).strip().splitlines()[0]
-        raise failure("E_HUB", f"W&B: {reason}", where="train.report_to", fix=fix) from error
+        message = f"W&B: {first_line(error)}."
+        raise failure("E_HUB", message, where="train.report_to", fix=fix) from error
     code = 1
     try:
         yield WandbCallback()

@@ -19,7 +19,7 @@ from tunewright.artifacts import Artifact, load_artifact, make_key, writing
 from tunewright.config.inputs import settings_of
 from tunewright.config.schema import Config
 from tunewright.counting import counted
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import TunewrightError, failure, first_line
 from tunewright.events import Listener
 from tunewright.machine import library_versions, process_count, process_rank
 from tunewright.models._tokenizer import save_tokenizer
@@ -374,10 +374,10 @@ def _told(folder: Path) -> Iterator[None]:
             yield
     except (RuntimeError, MemoryError, ConnectionError) as error:
         if is_out_of_memory(error):
-            message = f"Memory ran out before a step could be run: {_first_line(error)}."
+            message = f"Memory ran out before a step could be run: {first_line(error)}."
             raise failure("E_OOM", message, where=folder) from error
         if isinstance(error, ConnectionError) or "DataLoader worker" in str(error):
-            message = f"A process that makes batches has died: {_first_line(error)}."
+            message = f"A process that makes batches has died: {first_line(error)}."
             raise failure("E_WORKER_DIED", message, where=folder) from error
         raise
 
@@ -411,7 +411,3 @@ def _hear_no_more_of_children() -> None:
     """
     if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200].rstrip(".")

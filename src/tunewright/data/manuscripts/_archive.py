@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from zipfile import BadZipFile, ZipFile
 
-from tunewright.errors import TunewrightError, failure
+from tunewright.errors import TunewrightError, failure, first_line
 
 MAX_BYTES = 200_000_000
 """Bytes that all members may have together, unpacked."""
@@ -46,7 +46,7 @@ def open_archive(file: Path) -> Iterator[ZipFile]:
         try:
             archive = ZipFile(stream)
         except DAMAGE as error:
-            raise refused(file, f"The file is damaged: {_say(error)}.") from error
+            raise refused(file, f"The file is damaged: {first_line(error)}.") from error
         with archive:
             _check(file, archive)
             yield archive
@@ -76,9 +76,4 @@ def read_member(file: Path, archive: ZipFile, name: str) -> bytes:
     except DAMAGE as error:
         if isinstance(error, KeyError):
             raise refused(file, f"The file is damaged: {name} is missing.") from error
-        raise refused(file, f"The file is damaged: {name}: {_say(error)}.") from error
-
-
-def _say(error: Exception) -> str:
-    words = next(iter(str(error).strip().splitlines()), "")
-    return words.rstrip(".") or type(error).__name__
+        raise refused(file, f"The file is damaged: {name}: {first_line(error)}.") from error

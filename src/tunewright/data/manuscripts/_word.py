@@ -11,6 +11,7 @@ from docx.opc.exceptions import OpcError
 from lxml import etree  # pyright: ignore[reportAttributeAccessIssue]
 
 from tunewright.data.manuscripts._archive import DAMAGE, open_archive, read_member, refused
+from tunewright.errors import first_line
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _TEXT = {f"{_W}noBreakHyphen": "-", f"{_W}tab": "\t", f"{_W}br": "\n", f"{_W}cr": "\n"}
@@ -56,8 +57,8 @@ def read_docx(file: Path) -> tuple[str, list[str]]:
             _paragraph(p, headings, left_out) for p in _paragraphs(document.element.body, left_out)
         ]
     except _WRONG as error:
-        words = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise refused(file, f"The file is no Word document, or is damaged: {words}.") from error
+        message = f"The file is no Word document, or is damaged: {first_line(error)}."
+        raise refused(file, message) from error
     notes = [f"{count} {what} left out" for what, count in sorted(left_out.items())]
     return "\n\n".join(text for text in found if text), notes
 

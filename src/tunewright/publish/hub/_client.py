@@ -30,7 +30,7 @@ from huggingface_hub.utils import (
     validate_repo_id,
 )
 
-from tunewright.errors import CODES, Problem, TunewrightError, failure
+from tunewright.errors import CODES, Problem, TunewrightError, failure, first_line
 from tunewright.events import Listener
 from tunewright.models._hub import quiet
 from tunewright.publish import Pushed
@@ -286,8 +286,7 @@ def _reason(error: BaseException, repo_id: str, endpoint: str) -> tuple[str, str
         return f"The connection to {host} failed: {type(error).__name__}.", again
     if isinstance(error, PermissionError) and error.errno is None:  # how hf_xet says 401 and 403
         return "The Hub refuses the token in HF_TOKEN.", "Set HF_TOKEN to one with write access."
-    first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return f"The upload failed: {first}", again
+    return f"The upload failed: {first_line(error)}.", again
 
 
 def _shown(endpoint: str) -> str:
