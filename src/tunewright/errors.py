@@ -394,6 +394,6 @@ def failure(code: str, message: str, *, where: object, fix: str | None = None) -
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says, 200 characters at most and without its period; else its type."""
-    said = next(iter(str(error).strip().splitlines()), "")[:200].rstrip(".")
+    """Return the first line of what a library says, 300 characters at most and without its period; else its type."""
+    said = next(iter(str(error).strip().splitlines()), "")[:300].rstrip(".")
     return said or type(error).__name__

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from tunewright.errors import CODES, io_fix
+from tunewright.errors import CODES, first_line, io_fix
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -34,3 +34,16 @@ def test_a_file_in_the_way_is_named(tmp_path):
 )
 def test_the_way_out_follows_the_reason(number, says):
     assert says in io_fix(OSError(number, "no", "/somewhere/x"))
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("\n No such shard.\nTraceback: more", "No such shard"),
+        ("", "ValueError"),
+        (" . \n", "ValueError"),
+        ("x" * 400, "x" * 300),
+    ],
+)
+def test_what_a_library_says_is_told_in_one_line(said, told):
+    assert first_line(ValueError(said)) == told
