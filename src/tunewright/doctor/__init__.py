@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tunewright.doctor.findings import Finding, State
+from tunewright.errors import first_line
 
 __all__ = ["Finding", "State", "examine"]
 
@@ -48,7 +49,7 @@ def _careful(area: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield from look()
     # What a broken library raises as it is imported; the rest is still to be looked at.
     except (ImportError, OSError, RuntimeError, AttributeError, ValueError, TypeError) as error:
-        first = next(iter(str(error).strip().splitlines()), "")[:200]
-        text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+        name, said = type(error).__name__, first_line(error)
+        text = name if said == name else f"{name}: {said}"
         fix = "Make the environment anew: python -m venv, then pip install tunewright."
         yield Finding(area, "libraries", "bad", text, fix)

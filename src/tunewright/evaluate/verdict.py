@@ -112,7 +112,7 @@ _ADVICE: dict[Word, str] = {
 _STRONGER = "For a stronger style: more text, more epochs, or a larger `train.lora.r`."
 _NO_SCORE = (
     "For a transfer score give what is missing: more held-out text (`prepare.eval_split`, or more text), or more and longer "
-    "answers (`compare.num_prompts`, `compare.max_new_tokens`). Who needs no score has nothing that speaks against using it."
+    "answers (`compare.num_prompts`, `compare.max_new_tokens`). If you need no score, nothing speaks against using it."
 )
 
 
