@@ -215,6 +215,8 @@ def environment(hub: FakeHub, cache: Path, token: str | None = None) -> dict[str
 class _Handler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
+    # Otherwise a body waits 40 ms for the acknowledgement of its headers.
+    disable_nagle_algorithm = True
 
     def _serve(self) -> None:
         authorization = self.headers.get("Authorization", "")

@@ -42,7 +42,12 @@ def serving(fake: FakeOpenAI) -> Generator[FakeOpenAI]:
             self._send({"data": [{"id": name} for name in fake.models]})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            size = int(self.headers["Content-Length"])
+            sent = self.rfile.read(size)
+            # Who asked may be gone before all of the question is sent.
+            if len(sent) < size:
+                return
+            body = json.loads(sent)
             with fake.lock:
                 fake.requests.append((self.path, dict(self.headers), body))
                 fault = fake.faults.pop(0) if fake.faults else None
