@@ -106,7 +106,7 @@ def measure(model: Path, held_out: Path, types: list[str], folder: Path) -> Iter
     _export._write_files(job, types)
     for name in types:
         file = job.file(name)
-        facts, gates = _proof.prove(file, name, evidence, NO_LIMIT, lambda done: None)
+        facts, gates = _proof.prove(file, name, evidence, NO_LIMIT, SILENT)
         failed = [gate["gate"] for gate in gates if not gate["passed"]]
         error = prove_weights(file, layout_of(file), model, way.ours[0]).error
         file.unlink()

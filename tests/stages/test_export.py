@@ -312,13 +312,12 @@ def test_a_tight_limit_fails_one_type_only(tmp_path, merged, dataset):
 
 def test_too_little_agreement_fails_the_gate(tmp_path, merged, dataset, monkeypatch):
     def elsewhere(*given, **options):
-        return [
-            _parity.Position(p.prefix, p.next, np.roll(p.log_p, 1))
-            for p in positions_of(*given, **options)
-        ]
+        found = places_of(*given, **options)
+        rolled = [_parity.Position(p.prefix, p.next, np.roll(p.log_p, 1)) for p in found.positions]
+        return _parity.Places(rolled, found.more)
 
-    positions_of = _proof.positions_of
-    monkeypatch.setattr(_proof, "positions_of", elsewhere)
+    places_of = _proof.places_of
+    monkeypatch.setattr(_proof, "places_of", elsewhere)
     config = config_for(tmp_path, "F16", max_mean_kl=1e9, max_kl=1e9, max_perplexity_change=1e9)
     (problem,) = refused(tmp_path, config, merged["qwen3"], dataset)
     assert "same most likely token" in problem.message

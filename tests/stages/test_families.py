@@ -27,7 +27,7 @@ from tunewright.export._parity import (
     compare_tokens,
     divergence,
     hard_texts,
-    positions_of,
+    places_of,
 )
 from tunewright.export._vocabulary import as_written, ends_of, gguf_tokenizer
 from tunewright.export._writing import _config
@@ -36,6 +36,7 @@ from tunewright.export.modelfile import GOLDEN_CHATS
 from tunewright.export.pretokenizer import LLAMA3, QWEN2
 from tunewright.models._llama import endpoint
 from tunewright.models._tokenizer import load_tokenizer
+from tunewright.models.tokens import Encoded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -95,7 +96,8 @@ def write(folder, file, type_name, *, change=lambda packed: packed, reshape=lamb
 def proof(folder, file, reference):
     tokenizer = tokenizer_of(folder)
     row = tokenizer(TEXT * 12)["input_ids"][:160]
-    positions = positions_of(folder, [row], count=8, max_prefix=160)
+    encoded = Encoded(row, [1] * len(row))
+    positions = places_of(folder, [encoded], count=8, max_prefix=160).positions
     with endpoint(file, ctx=200, exact=True) as url:
         return Proof(
             texts=compare_tokens(url, reference, hard_texts(tokenizer)),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -35,12 +36,15 @@ from tunewright.export import (
     _writing,
     export,
 )
+from tunewright.export._perplexity import Token, ask
 from tunewright.export._tensors import encoded_as
 from tunewright.export._weights import layout_of, prove_weights, stored_facts
+from tunewright.export.modelfile import GOLDEN_CHATS
 from tunewright.models import gguf_types
 from tunewright.models._shards import read_rows
 from tunewright.models.gguf_file import read_layout
 from tunewright.models.gguf_types import BITS, K_QUANTS, missing_quantizer
+from tunewright.models.tokens import Encoded
 
 TINY = resources.files("tunewright.models") / "assets" / "tiny"
 BUILT_IN = [name for name in BITS if name not in K_QUANTS]
@@ -57,6 +61,7 @@ SIZES = {
     "eos_token_id": 4095,
     "pad_token_id": 4093,
 }
+POSITIONS = _proof.POSITIONS
 ANY = {
     "max_mean_kl": 1e9,
     "max_kl": 1e9,
@@ -87,6 +92,12 @@ class Heard:
 @pytest.fixture(autouse=True)
 def fewer_positions(monkeypatch):
     monkeypatch.setattr(_proof, "POSITIONS", 12)
+
+
+@pytest.fixture
+def all_positions(fewer_positions, monkeypatch):
+    """As many as a user's files are held against: by a dozen a sound file can miss a limit."""
+    monkeypatch.setattr(_proof, "POSITIONS", POSITIONS)
 
 
 def as_merged(path, build):
@@ -148,7 +159,7 @@ def write(file, merged, type_name):
     return way.ours[0]
 
 
-def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset):
+def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset, all_positions):
     types = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
     made = export(config_for(tmp_path, *types), tiny, dataset)
     files = made.facts["files"]
@@ -175,7 +186,7 @@ def proven_k_quants(folder, tiny, dataset, *types):
 
 
 @needs_kquants
-def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset):
+def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset, all_positions):
     files = proven_k_quants(tmp_path, tiny, dataset, "Q6_K", "Q4_K_M", "Q2_K")
     kls = [facts["mean_kl"] for facts in files.values()]
     assert kls == sorted(kls)
@@ -183,7 +194,7 @@ def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset):
 
 @needs_kquants
 @pytest.mark.slow
-def test_every_other_k_quant(tmp_path, tiny, dataset):
+def test_every_other_k_quant(tmp_path, tiny, dataset, all_positions):
     others = [name for name in K_QUANTS if name not in ("Q6_K", "Q4_K_M", "Q2_K")]
     proven_k_quants(tmp_path, tiny, dataset, *others)
 
@@ -529,7 +540,9 @@ def test_perplexity_is_that_of_the_tokens_that_follow(tmp_path, tiny):
 
     tokenizer = _export.load_tokenizer(tiny.path)
     ids = tokenizer("The sea was grey, and the boat did not come back that night.")["input_ids"]
-    positions = _parity.positions_of(tiny.path, [ids], count=len(ids) - 1, max_prefix=64)
+    row = Encoded(ids, [1] * len(ids))
+    places = _parity.places_of(tiny.path, [row], count=len(ids) - 1, max_prefix=64)
+    positions = places.positions
     assert [p.next for p in positions] == ids[1:]
     model = AutoModelForCausalLM.from_pretrained(tiny.path, dtype=torch.float32)
     with torch.inference_mode():
@@ -537,10 +550,69 @@ def test_perplexity_is_that_of_the_tokens_that_follow(tmp_path, tiny):
     write(tmp_path / "m.gguf", tiny, "F32")
     with endpoint(tmp_path / "m.gguf", ctx=64, exact=True) as url:
         far = _parity.divergence(url, positions, lambda done: None)
-    assert far.merged_perplexity == pytest.approx(float(loss.exp()), rel=1e-4)
-    assert far.perplexity == pytest.approx(far.merged_perplexity, rel=1e-5)
+        tokens = [Token(p.prefix, p.next, float(p.log_p[p.next])) for p in positions]
+        alone = ask(url, tokens, lambda done: None)
+    assert alone.log_ps == far.perplexity.log_ps
+    assert alone.log_qs == pytest.approx(far.perplexity.log_qs, abs=1e-4)
+    assert far.perplexity.merged == pytest.approx(float(loss.exp()), rel=1e-4)
+    assert far.perplexity.gguf == pytest.approx(far.perplexity.merged, rel=1e-5)
     assert far.mean_kl < 1e-9
-    assert far.perplexity_change == pytest.approx(0, abs=1e-5)
+    assert far.perplexity.change == pytest.approx(0, abs=1e-5)
+
+
+def test_a_change_near_its_limit_is_measured_at_more_tokens(tmp_path, tiny, dataset):
+    far = export(config_for(tmp_path / "far", "Q5_0", max_perplexity_change=1e9), tiny, dataset)
+    facts = far.facts["files"]["Q5_0"]
+    assert facts["perplexity_tokens"] == facts["positions"] == 12
+    change = abs(facts["perplexity"] / facts["merged_perplexity"] - 1)
+    limits = dict.fromkeys(("max_mean_kl", "max_kl"), 1e9)
+    near = config_for(tmp_path / "near", "Q5_0", max_perplexity_change=change + 1e-6, **limits)
+    try:
+        (gate,) = export(near, tiny, dataset).facts["gates"][-1:]
+        told = gate["value"]
+    except TunewrightError as error:
+        told = str(error)
+    tokens = re.search(r"95 % interval .* at (\d+) tokens", told)
+    assert tokens
+    assert int(tokens[1]) in (24, 48, 96)
+
+
+def test_positions_are_where_answers_are_and_no_prefix_comes_twice(tiny):
+    rows = [Encoded([7, 8, 9, 50 + n, 51, 52], [0, 0, 0, 1, 1, 1]) for n in (0, 0, 1)]
+    found = _parity.places_of(tiny.path, rows, count=9, max_prefix=64).positions
+    assert [(p.prefix, p.next) for p in found] == [
+        ([7, 8, 9], 50), ([7, 8, 9, 50], 51), ([7, 8, 9, 50, 51], 52),
+        ([7, 8, 9, 51], 51), ([7, 8, 9, 51, 51], 52),
+    ]  # fmt: skip
+    unanswered = [Encoded([7, 8], [0, 0])]
+    assert _parity.places_of(tiny.path, unanswered, count=9, max_prefix=64).positions == []
+
+
+def test_an_answer_after_a_long_question_is_read_with_its_end(tiny):
+    ids = list(range(300, 400))
+    row = Encoded(ids, [0] * 90 + [1] * 10)
+    found = _parity.places_of(tiny.path, [row], count=4, max_prefix=32).positions
+    assert [p.next for p in found] == [390, 391, 393, 394]
+    assert [p.prefix for p in found] == [ids[62:end] for end in (90, 91, 93, 94)]
+
+
+@pytest.mark.parametrize(
+    ("words", "held_out", "rows", "positions"),
+    [(30, 100, 8, 64), (1, 100, 32, 64), (1, 10, 10, 20)],
+)
+def test_short_answers_are_taken_from_more_rows(
+    tmp_path, tiny, all_positions, words, held_out, rows, positions
+):
+    lines = [
+        {"prompt": f"Question {n}?", "completion": " ".join([f"No{n}"] * words)}
+        for n in range(held_out)
+    ]
+    (tmp_path / "e.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokenizer = _export.load_tokenizer(tiny.path)
+    way = _writing.way_of(tiny.path, tokenizer, _writing.Card("m"), None)
+    found = _proof.gather_evidence(way, tokenizer, tmp_path / "e.jsonl", turns=None)
+    assert len(found.chats) - len(GOLDEN_CHATS) == rows
+    assert len(found.places.positions) >= positions
 
 
 def test_a_token_that_is_not_shown_counts_as_the_rest():

@@ -17,7 +17,7 @@ def export(
     distributions close.
 
     Facts: `files` (type to file, bytes, mean_kl, max_kl, top1_agreement, perplexity, merged_perplexity,
-    positions, texts, tensor_types, fallback_tensors, bits_per_weight), `served`
+    positions, perplexity_tokens, texts, tensor_types, fallback_tensors, bits_per_weight), `served`
     (file of the last type), `context_length` (tokens), `ollama_template` (whether the Modelfile has
     one), `gates`.
 

@@ -15,7 +15,7 @@ from tunewright.export._converter import TYPES as CONVERTED
 from tunewright.export._gguf import Card
 from tunewright.export._kquants import source_type, write_k_quant
 from tunewright.export._ollama import ChatFormat, chat_format, create, write_modelfile
-from tunewright.export._proof import POSITIONS, Evidence, Gate, Limits, gather_evidence, prove
+from tunewright.export._proof import Evidence, Gate, Limits, gather_evidence, prove
 from tunewright.export._weights import uneven_matrices
 from tunewright.export._writing import Way, bytes_of, way_of, write
 from tunewright.machine import require_space
@@ -196,7 +196,6 @@ def _proven(
     gates: dict[str, list[Gate]] = {}
     for name in types:
         file = job.file(name)
-        job.listener.started(f"prove {name}", POSITIONS, "positions")
         limits = Limits(
             options.max_mean_kl[name],
             options.max_kl[name],
@@ -204,13 +203,7 @@ def _proven(
             options.max_perplexity_change[name],
         )
         try:
-            files[name], gates[name] = prove(
-                file,
-                name,
-                evidence,
-                limits,
-                lambda done, at=file.name: job.listener.advanced(done, at),
-            )
+            files[name], gates[name] = prove(file, name, evidence, limits, job.listener)
         except (EndpointError, TunewrightError) as error:
             reads = {"gate": f"{name}: llama.cpp reads the file", "value": str(error)}
             gates[name] = [{**reads, "limit": "read and computed", "passed": False}]

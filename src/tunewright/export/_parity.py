@@ -2,9 +2,11 @@
 
 import json
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,19 @@ from transformers import PreTrainedTokenizerFast
 from typing_extensions import TypedDict
 
 from tunewright.errors import TunewrightError
+from tunewright.export._perplexity import Perplexity, Token
 from tunewright.export.sentencepiece import SPACE
 from tunewright.models._llama import EndpointError, post, requested
 from tunewright.models._load import load_model
 from tunewright.models._tokenizer import vocabulary_of
 from tunewright.models.chat import Message, encode, is_raw, render
+from tunewright.models.tokens import Encoded
 
 FULL_VOCABULARY = 8192
 """Tokens: up to this size the whole distribution is compared, above it the TOP and a rest."""
 TOP = 1000
+_DOUBLINGS = 3
+"""How often the tokens of a perplexity are doubled, at most."""
 ENDS_OF_ADDED = 32
 """Added tokens that are tried, of the first and of the last."""
 
@@ -48,7 +54,7 @@ _PROBABILITIES = TypeAdapter(_Probabilities)
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a held-out row.
+    """A place in the answer of a held-out row.
 
     Attributes:
         prefix: Token ids up to it.
@@ -62,6 +68,19 @@ class Position:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where a GGUF file is held against the merged model.
+
+    Attributes:
+        positions: For the whole distribution.
+        more: Other tokens of the same answers, for the perplexity alone, in batches to be read one after the other.
+    """
+
+    positions: list[Position]
+    more: list[list[Token]]
+
+
+@dataclass(frozen=True)
 class Divergence:
     """How far the GGUF's next-token distributions are from the merged model's.
 
@@ -69,22 +88,15 @@ class Divergence:
         mean_kl: Nats.
         max_kl: Nats.
         top1_agreement: Share of positions with the same most likely token.
-        perplexity: The GGUF's, of the tokens that follow: exp(-mean log q).
-        merged_perplexity: The merged model's, of the same: exp(-mean log p).
         positions: Number of positions.
+        perplexity: Of the tokens that follow.
     """
 
     mean_kl: float
     max_kl: float
     top1_agreement: float
-    perplexity: float
-    merged_perplexity: float
     positions: int
-
-    @property
-    def perplexity_change(self) -> float:
-        """How much higher the GGUF's perplexity is, as a share."""
-        return self.perplexity / self.merged_perplexity - 1
+    perplexity: Perplexity
 
 
 def hard_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -98,26 +110,59 @@ def hard_texts(tokenizer: PreTrainedTokenizerFast) -> list[str]:
     return texts + [f"a {token} b{token}{token}c" for token in added]
 
 
-def positions_of(
-    model: Path, rows: Sequence[Sequence[int]], *, count: int, max_prefix: int
-) -> list[Position]:
-    """Return `count` positions spread over the rows, with the model's answer in float32."""
+def places_of(model: Path, rows: Sequence[Encoded], *, count: int, max_prefix: int) -> Places:
+    """Return up to `count` positions spread over the answers of the rows, with the model's answer in float32.
+
+    Only what training counts is asked for: what a template writes a model never has to predict, and the tiny
+    probabilities that it has for it move far with every rounding. A prefix that several rows share counts once.
+    """
     network = load_model(model, "float32")
     positions: list[Position] = []
-    for row in rows:
-        longest = min(len(row) - 1, max_prefix)
-        each = min(math.ceil(count / len(rows)), longest)
-        ends = sorted({1 + round(i * (longest - 1) / max(each - 1, 1)) for i in range(each)})
-        if not ends:
+    others: list[Token] = []
+    taken: set[tuple[int, ...]] = set()
+    for number, row in enumerate(rows):
+        each = math.ceil((count - len(positions)) / (len(rows) - number))
+        ids, answered = _stretch(row, max_prefix, each)
+        new = [end for end in answered if tuple(ids[:end]) not in taken]
+        if not new:
             continue
+        taken.update(tuple(ids[:end]) for end in new)
+        picked = np.linspace(0, len(new) - 1, min(each, len(new))).round().astype(int)
+        chosen = {new[index] for index in picked}
         with torch.inference_mode():
-            logits_TV = network(torch.tensor([list(row[:longest])])).logits[0]
-        picked_PV = logits_TV[[end - 1 for end in ends]].double().log_softmax(-1).numpy()
-        positions += [
-            Position(list(row[:end]), row[end], log_p)
-            for end, log_p in zip(ends, picked_PV, strict=True)
-        ]
-    return positions
+            logits_TV = network(torch.tensor([ids[: new[-1]]])).logits[0]
+        for end in new:
+            log_p = logits_TV[end - 1].double().log_softmax(-1).numpy()
+            if end in chosen:
+                positions.append(Position(ids[:end], ids[end], log_p))
+            else:
+                others.append(Token(ids[:end], ids[end], float(log_p[ids[end]])))
+    return Places(positions, _batches(others, count))
+
+
+def _batches(tokens: Sequence[Token], count: int) -> list[list[Token]]:
+    """Return tokens drawn from all of them, each time so many that what was read before is doubled.
+
+    Those of a batch are in order: llama.cpp keeps what it has read of a row.
+    """
+    drawn = random.Random(0).sample(range(len(tokens)), len(tokens))
+    starts = [count * (2**k - 1) for k in range(_DOUBLINGS + 1)]
+    batches = [sorted(drawn[start:end]) for start, end in pairwise(starts)]
+    return [[tokens[number] for number in batch] for batch in batches if batch]
+
+
+def _stretch(row: Encoded, max_prefix: int, places: int) -> tuple[list[int], list[int]]:
+    """Return the ids of the part of a row that is read, and where in them the tokens of answers are.
+
+    It is the row's beginning, unless its first answer comes so late that places would be missing.
+    """
+    if 1 not in row.mask:
+        return [], []
+    start = max(0, row.mask.index(1) + places - max_prefix)
+    ids, mask = (
+        list(values[start : start + max_prefix + 1]) for values in (row.input_ids, row.mask)
+    )
+    return ids, [end for end in range(1, len(ids)) if mask[end]]
 
 
 def divergence(
@@ -158,9 +203,8 @@ def divergence(
         mean_kl=float(np.mean(kls)),
         max_kl=float(np.max(kls)),
         top1_agreement=agreed / len(kls),
-        perplexity=_perplexity(log_qs),
-        merged_perplexity=_perplexity(log_ps),
         positions=len(kls),
+        perplexity=Perplexity(log_ps, log_qs),
     )
 
 
@@ -192,11 +236,6 @@ def of_next(position: Position, ids: np.ndarray, log_q: np.ndarray) -> tuple[flo
     if len(at):
         return float(position.log_p[position.next]), float(log_q[at[0]])
     return _log_rest(position.log_p[ids]), _log_rest(log_q)
-
-
-def _perplexity(logs: Sequence[float]) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.exp(-np.mean(logs)))
 
 
 def _log_rest(log_known: np.ndarray) -> float:

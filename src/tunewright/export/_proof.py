@@ -1,35 +1,39 @@
 """The proof of a GGUF file: what it is held against, and the gates it must pass."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from tunewright.errors import failure
+from tunewright.events import Listener
 from tunewright.export._ends import boundary_faults, named_otherwise
 from tunewright.export._ollama import compare_turns
 from tunewright.export._parity import (
     Comparison,
     Divergence,
-    Position,
+    Places,
     compare_chats,
     compare_tokens,
     divergence,
     hard_texts,
-    positions_of,
+    places_of,
 )
+from tunewright.export._perplexity import Perplexity, ask
 from tunewright.export._vocabulary import ends_of
 from tunewright.export._weights import WeightProof, layout_of, prove_weights, stored_facts
 from tunewright.export._writing import Way
 from tunewright.export.modelfile import GOLDEN_CHATS, Turns
 from tunewright.models._llama import endpoint
 from tunewright.models._tokenizer import vocabulary_of
-from tunewright.models.chat import Message, encode, messages_of
+from tunewright.models.chat import Message, Vocabulary, encode_many, messages_of
+from tunewright.models.tokens import Encoded
 
-ROWS = 8
+ROWS, MAX_ROWS = 8, 64
+"""Held-out rows: as many as there are, and more where the answers of a few are short of the positions."""
 POSITIONS = 64
 MAX_PREFIX = 512
 Gate = dict[str, Any]
@@ -44,7 +48,7 @@ class Evidence:
         tokenizer: The merged model's.
         texts: Hard texts.
         chats: Golden chats and held-out rows.
-        positions: Where the next token is compared.
+        places: Where the next token is compared.
         turns: What Ollama's template says, or None.
     """
 
@@ -52,7 +56,7 @@ class Evidence:
     tokenizer: PreTrainedTokenizerFast
     texts: Sequence[str]
     chats: Sequence[Sequence[Message]]
-    positions: Sequence[Position]
+    places: Places
     turns: Turns | None
 
 
@@ -83,16 +87,19 @@ def gather_evidence(
     """Return what files made of a model are held against.
 
     Raises:
-        TunewrightError: E_DATA_EMPTY, there are no held-out rows.
+        TunewrightError: E_DATA_EMPTY, there are no held-out rows, or no answers in them.
     """
-    rows, vocabulary = _rows_of(held_out), vocabulary_of(tokenizer)
-    encoded = [encode(row, vocabulary).input_ids for row in rows]
+    rows, encoded = _material(held_out, vocabulary_of(tokenizer))
+    places = places_of(way.model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX)
+    if not places.positions:
+        message = "The held-out rows have no answers to compare on."
+        raise failure("E_DATA_EMPTY", message, where=held_out)
     return Evidence(
         way=way,
         tokenizer=tokenizer,
         texts=hard_texts(tokenizer),
         chats=[*GOLDEN_CHATS, *rows],
-        positions=positions_of(way.model, encoded, count=POSITIONS, max_prefix=MAX_PREFIX),
+        places=places,
         turns=turns,
     )
 
@@ -102,11 +109,12 @@ def prove(
     type_name: str,
     evidence: Evidence,
     limits: Limits,
-    advanced: Callable[[int], None],
+    listener: Listener,
 ) -> tuple[dict[str, Any], list[Gate]]:
     """Return the facts and the gates of a file."""
-    way, layout = evidence.way, layout_of(file)
-    longest = max(len(position.prefix) for position in evidence.positions)
+    way, layout, places = evidence.way, layout_of(file), evidence.places
+    prefixes = (place.prefix for batch in (places.positions, *places.more) for place in batch)
+    longest = max(len(prefix) for prefix in prefixes)
     ends = (*vocabulary_of(evidence.tokenizer).ends, *ends_of(way.model))
     faults = named_otherwise(layout.metadata, evidence.tokenizer)
     with endpoint(file, ctx=longest + 8, exact=True) as url:
@@ -115,12 +123,20 @@ def prove(
         turns = evidence.turns
         ollama = compare_turns(url, evidence.tokenizer, turns) if turns else None
         faults += boundary_faults(url, way.reference, ends)
-        far = divergence(url, evidence.positions, advanced)
+        listener.started(f"prove {type_name}", len(places.positions), "positions")
+        far = divergence(url, places.positions, lambda done: listener.advanced(done, file.name))
+        perplexity = far.perplexity
+        for batch in places.more:
+            if perplexity.is_clear_of(limits.perplexity_change):
+                break
+            listener.started(f"prove {type_name}: perplexity", len(batch), "tokens")
+            perplexity += ask(url, batch, lambda done: listener.advanced(done, file.name))
     gates = [
         _equal(f"{type_name}: token ids of hard texts", texts),
         _equal(f"{type_name}: chats as in training", chats),
         _special(f"{type_name}: special tokens", faults),
         *_close(type_name, far, limits),
+        _perplexity_gate(type_name, perplexity, limits.perplexity_change),
     ]
     if ollama is not None:
         gates.insert(2, _equal(f"{type_name}: Ollama's template as in training", ollama))
@@ -130,7 +146,13 @@ def prove(
     facts = {
         "file": file.name,
         "bytes": file.stat().st_size,
-        **asdict(far),
+        "mean_kl": far.mean_kl,
+        "max_kl": far.max_kl,
+        "top1_agreement": far.top1_agreement,
+        "positions": far.positions,
+        "perplexity": perplexity.gguf,
+        "merged_perplexity": perplexity.merged,
+        "perplexity_tokens": len(perplexity.log_qs),
         "texts": texts.compared,
         **stored_facts(layout, type_name),
     }
@@ -182,21 +204,39 @@ def _close(type_name: str, far: Divergence, limits: Limits) -> list[Gate]:
             "limit": f"at least {limits.top1_agreement:.0%}",
             "passed": far.top1_agreement >= limits.top1_agreement,
         },
-        {
-            "gate": f"{type_name}: perplexity of held-out tokens",
-            "value": f"{far.perplexity:.2f}, merged {far.merged_perplexity:.2f} "
-            f"({far.perplexity_change:+.3%})",
-            "limit": f"within {limits.perplexity_change:.2%}",
-            "passed": abs(far.perplexity_change) <= limits.perplexity_change,
-        },
     ]
 
 
-def _rows_of(file: Path) -> list[list[Message]]:
-    """Return a few conversations spread evenly over a dataset's file."""
+def _perplexity_gate(type_name: str, found: Perplexity, limit: float) -> Gate:
+    """Return the gate on the perplexity; NaN does not pass it."""
+    low, high = found.interval
+    return {
+        "gate": f"{type_name}: perplexity of held-out tokens",
+        "value": f"{found.gguf:.2f}, merged {found.merged:.2f} ({found.change:+.3%}, 95 % interval "
+        f"{low:+.2%} to {high:+.2%}, at {len(found.log_qs)} tokens)",
+        "limit": f"within {limit:.2%}",
+        "passed": abs(found.change) <= limit,
+    }
+
+
+def _material(held_out: Path, vocabulary: Vocabulary) -> tuple[list[list[Message]], list[Encoded]]:
+    """Return some held-out rows, and the same as tokens."""
+    count = ROWS
+    while True:
+        rows = _rows_of(held_out, count)
+        encoded = encode_many(rows, vocabulary)
+        enough = sum(sum(row.mask) for row in encoded) >= POSITIONS
+        if enough or len(rows) < count or count >= MAX_ROWS:
+            return rows, encoded
+        count *= 2
+
+
+def _rows_of(file: Path, count: int) -> list[list[Message]]:
+    """Return up to `count` conversations spread evenly over a dataset's file."""
     with file.open(encoding="utf-8") as stream:
         total = sum(1 for _ in stream)
-    wanted = {index * total // min(ROWS, total) for index in range(min(ROWS, total))}
+    count = min(count, total)
+    wanted = {index * total // count for index in range(count)}
     if not total:
         raise failure("E_DATA_EMPTY", "There are no held-out rows to compare on.", where=file)
     with file.open(encoding="utf-8") as stream:

@@ -1,9 +1,10 @@
-"""Curves as SVG images, drawn twice: for a light and for a dark page."""
+"""Curves as SVG images, in the colours of a light and of a dark page."""
 
 import base64
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -35,6 +36,8 @@ class Theme:
 
 LIGHT = Theme(ink="#5f5b57", line="#e5e1da", quiet="#a8a29e", strong="#0f766e", mark="#b45309")
 DARK = Theme(ink="#a3a9b3", line="#2d333d", quiet="#6b7280", strong="#2dd4bf", mark="#fbbf24")
+_DARK_OF = dict(zip(asdict(LIGHT).values(), asdict(DARK).values(), strict=True))
+_OF_LIGHT = re.compile("|".join(_DARK_OF))
 
 
 @dataclass(frozen=True)
@@ -56,23 +59,23 @@ def loss_curve(train: Points, evaluated: Points, best_step: float | None) -> Plo
     if not train and not evaluated:
         return None
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         axes = _axes(figure.add_subplot(), "loss")
         if train:
-            axes.plot(*zip(*train, strict=True), color=theme.quiet, linewidth=1.3)
+            axes.plot(*zip(*train, strict=True), color=LIGHT.quiet, linewidth=1.3)
         if evaluated:
             axes.plot(
                 *zip(*evaluated, strict=True),
-                color=theme.strong,
+                color=LIGHT.strong,
                 linewidth=2.2,
                 marker="o",
                 markersize=3.5,
             )
         best = next((y for x, y in evaluated if x == best_step), None)
         if best is not None and best_step is not None:
-            axes.plot([best_step], [best], "o", color=theme.mark, markersize=8)
-            _mark_best(axes, best_step, theme, f"best: {best:.3f} at step {best_step:g}")
-        _label_ends(axes, [(train, "training", theme.ink), (evaluated, "held-out", theme.strong)])
+            axes.plot([best_step], [best], "o", color=LIGHT.mark, markersize=8)
+            _mark_best(axes, best_step, f"best: {best:.3f} at step {best_step:g}")
+        _label_ends(axes, [(train, "training", LIGHT.ink), (evaluated, "held-out", LIGHT.strong)])
 
     return _twice(draw, _WIDE_INCHES)
 
@@ -83,13 +86,13 @@ def small_curve(points: Points, label: str, best_step: float | None = None) -> P
     if not found:
         return None
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         axes = _axes(figure.add_subplot(), label, ticks=4)
-        axes.plot(*zip(*found, strict=True), color=theme.strong, linewidth=1.8)
+        axes.plot(*zip(*found, strict=True), color=LIGHT.strong, linewidth=1.8)
         axes.set_ylim(bottom=0)
         axes.margins(y=0.1)
         if best_step is not None and as_number(best_step) is not None:
-            _mark_best(axes, best_step, theme, "best")
+            _mark_best(axes, best_step, "best")
 
     return _twice(draw, _SMALL_INCHES)
 
@@ -103,24 +106,24 @@ def checkpoint_curves(
     if not copies:
         return None
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         panels: list[Axes] = list(
             figure.subplots(2, 1, sharex=True, height_ratios=(2, 1), squeeze=False).flat
         )
         above = _axes(panels[0], "transfer score, %")
         steps, values, lows, highs = zip(*scores, strict=True) if scores else ((), (), (), ())
-        above.fill_between(steps, lows, highs, color=theme.strong, alpha=0.22, linewidth=0)
-        above.plot(steps, values, color=theme.strong, linewidth=2.2, marker="o", markersize=4)
+        above.fill_between(steps, lows, highs, color=LIGHT.strong, alpha=0.22, linewidth=0)
+        above.plot(steps, values, color=LIGHT.strong, linewidth=2.2, marker="o", markersize=4)
         below = _axes(panels[1], "words copied")
-        below.plot(*zip(*copies, strict=True), color=theme.quiet, linewidth=1.8, marker="o")
+        below.plot(*zip(*copies, strict=True), color=LIGHT.quiet, linewidth=1.8, marker="o")
         below.margins(y=0.2)
         below.set_ylim(bottom=0)
         below.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=3))
         _name_steps(below, [step for step, _ in copies])
         above.set_xlabel("")
         if best_step is not None and as_number(best_step) is not None:
-            _mark_best(above, best_step, theme, f"best held-out loss: step {best_step:g}")
-            _mark_best(below, best_step, theme, "")
+            _mark_best(above, best_step, f"best held-out loss: step {best_step:g}")
+            _mark_best(below, best_step, "")
 
     return _twice(draw, _TALL_INCHES)
 
@@ -130,9 +133,9 @@ def length_histogram(edges: Sequence[float], counts: Sequence[int]) -> Plot | No
     if not counts:
         return None
 
-    def draw(figure: Figure, theme: Theme) -> None:
+    def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        axes.hist(edges[:-1], bins=list(edges), weights=counts, color=theme.strong, rwidth=0.88)
+        axes.hist(edges[:-1], bins=list(edges), weights=counts, color=LIGHT.strong, rwidth=0.88)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         axes.set_xlabel("tokens")
         axes.set_ylabel("rows")
@@ -156,9 +159,9 @@ def _name_steps(axes: Axes, steps: Sequence[float]) -> None:
         axes.set_xticks(steps)
 
 
-def _mark_best(axes: Axes, step: float, theme: Theme, text: str) -> None:
+def _mark_best(axes: Axes, step: float, text: str) -> None:
     """Draw a line at the best step, and name it above, towards the side that has room."""
-    axes.axvline(step, color=theme.mark, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axvline(step, color=LIGHT.mark, linewidth=1, linestyle=(0, (4, 3)))
     low, high = axes.get_xlim()
     place = (step - low) / (high - low)
     axes.annotate(
@@ -168,7 +171,7 @@ def _mark_best(axes: Axes, step: float, theme: Theme, text: str) -> None:
         xytext=(0, 5),
         textcoords="offset points",
         ha="left" if place < 0.25 else "right" if place > 0.75 else "center",
-        color=theme.mark,
+        color=LIGHT.mark,
     )
 
 
@@ -187,23 +190,22 @@ def _scores(checkpoints: Sequence[Mapping[str, Any]]) -> list[tuple[float, float
     return found
 
 
-def _twice(draw: Callable[[Figure, Theme], None], inches: tuple[float, float]) -> Plot:
-    light, dark = (_picture(draw, theme, inches) for theme in (LIGHT, DARK))
-    return Plot(light, dark)
+def _twice(draw: Callable[[Figure], None], inches: tuple[float, float]) -> Plot:
+    """Draw once: the two pictures differ in the colours alone."""
+    light = _picture(draw, inches)
+    return Plot(_url(light), _url(_OF_LIGHT.sub(lambda found: _DARK_OF[found[0]], light)))
 
 
-def _picture(
-    draw: Callable[[Figure, Theme], None], theme: Theme, inches: tuple[float, float]
-) -> str:
+def _picture(draw: Callable[[Figure], None], inches: tuple[float, float]) -> str:
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": "tunewright",
         "font.family": "sans-serif",
         "font.sans-serif": [_FONT],
         "font.size": 9,
-        "text.color": theme.ink,
-        "axes.labelcolor": theme.ink,
-        "axes.edgecolor": theme.line,
+        "text.color": LIGHT.ink,
+        "axes.labelcolor": LIGHT.ink,
+        "axes.edgecolor": LIGHT.line,
         "axes.facecolor": "none",
         "axes.grid": True,
         "axes.grid.axis": "y",
@@ -211,18 +213,21 @@ def _picture(
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.spines.left": False,
-        "grid.color": theme.line,
-        "xtick.color": theme.ink,
-        "ytick.color": theme.ink,
+        "grid.color": LIGHT.line,
+        "xtick.color": LIGHT.ink,
+        "ytick.color": LIGHT.ink,
         "ytick.left": False,
     }
     with rc_context(style):
         figure = Figure(figsize=inches, layout="constrained")
         figure.patch.set_alpha(0)
-        draw(figure, theme)
+        draw(figure)
         target = io.StringIO()
         FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
-    svg = target.getvalue().replace(f"'{_FONT}'", "system-ui")
+    return target.getvalue().replace(f"'{_FONT}'", "system-ui")
+
+
+def _url(svg: str) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 

@@ -2,10 +2,19 @@
 
 import base64
 import math
+import re
+from dataclasses import astuple
 
 import pytest
 
-from tunewright.report._plots import checkpoint_curves, length_histogram, loss_curve, small_curve
+from tunewright.report._plots import (
+    DARK,
+    LIGHT,
+    checkpoint_curves,
+    length_histogram,
+    loss_curve,
+    small_curve,
+)
 
 SCORE = {"score": 40.0, "low": 30.0, "high": 50.0, "reason": ""}
 
@@ -61,6 +70,16 @@ def test_checkpoints_without_a_score_still_have_copies(score):
 def test_the_same_points_make_the_same_picture():
     points = [(n, math.sin(n)) for n in range(9)]
     assert small_curve(points, "x") == small_curve(points, "x")
+
+
+def test_the_dark_picture_is_the_light_one_in_its_own_colours():
+    found = loss_curve([(1, 4.0)], [(0, 4.2), (10, 3.5)], 10)
+    assert found
+    colours, other = (re.findall("#[0-9a-f]{6}", svg(one)) for one in (found.light, found.dark))
+    assert set(colours) == set(astuple(LIGHT))
+    assert set(other) == set(astuple(DARK))
+    shapes = (re.sub("#[0-9a-f]{6}", "", svg(one)) for one in (found.light, found.dark))
+    assert next(shapes) == next(shapes)
 
 
 def test_nothing_is_drawn_from_nothing():
