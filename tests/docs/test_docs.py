@@ -25,6 +25,7 @@ from tunewright.cli.commands import cli
 from tunewright.config.load import load_config
 from tunewright.config.team import has_agents, load_team
 from tunewright.errors import CODES
+from tunewright.export import _proof
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN_ELSEWHERE = ROOT / "docs" / "reference" / "errors"
@@ -37,6 +38,7 @@ QUICK = [option for option in SMALL if not option.startswith(LEFT_OUT)]
 QUICK += ["train.max_train_samples=40", "train.max_eval_samples=8", "train.save_total_limit=2"]
 # Of six answers one that is empty by chance is a degraded model.
 QUICK += ["compare.num_prompts=20", "compare.batch_size=20", "compare.max_new_tokens=16"]
+QUICK += ["export.quantization=[Q8_0]", "train.sample_prompts=1"]
 TAKES_CONFIG = {
     *(
         "run",
@@ -142,6 +144,7 @@ def test_guides_can_be_followed(page, quick, tmp_path, monkeypatch, capfd):
     """Each guide's files are written and its commands run in order, on small settings."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_STORE_ROOT", raising=False)
+    monkeypatch.setattr(_proof, "POSITIONS", 16)
     for kind, body in blocks(page):
         name = re.match(r"# (\S+)\n", body)
         if kind in ("jsonl", "csv", "text") and name:

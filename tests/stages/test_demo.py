@@ -39,6 +39,7 @@ def test_the_demo_keeps_its_promise(tmp_path):
     assert score["low"] > 40
 
 
+@pytest.mark.faults
 @pytest.mark.skipif(
     not SHARED.is_dir(), reason="needs ../shared/corpora, which a user's machine lacks"
 )

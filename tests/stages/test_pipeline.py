@@ -351,6 +351,7 @@ def test_an_overfitted_run_is_not_published_but_reported(project, tmp_path, manu
         "lora": {"r": 16, "lora_alpha": 32},
     }
     config["compare"] |= {"prompts": [], "max_new_tokens": 60}
+    config["export"] = {"quantization": ["Q8_0"]}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     done = here("run", "c.yaml", cwd=tmp_path)
     assert done.returncode == 1, done.stderr

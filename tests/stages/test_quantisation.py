@@ -193,7 +193,7 @@ def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset, all_positions
 
 
 @needs_kquants
-@pytest.mark.slow
+@pytest.mark.faults
 def test_every_other_k_quant(tmp_path, tiny, dataset, all_positions):
     others = [name for name in K_QUANTS if name not in ("Q6_K", "Q4_K_M", "Q2_K")]
     proven_k_quants(tmp_path, tiny, dataset, *others)

@@ -1,8 +1,8 @@
 """A plain table of style markers: base, tuned, author."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from math import sqrt
 from typing import Any
 
@@ -38,7 +38,7 @@ class Marker:
 
 def markers(base: Sequence[str], tuned: Sequence[str], author: Sequence[str]) -> list[Marker]:
     """Return the table; its words are those in which base and author differ most clearly."""
-    counts = [reduce(_add, map(count, texts), count("")) for texts in (base, tuned, author)]
+    counts = [_pooled(texts) for texts in (base, tuned, author)]
     rows = [_plain(side) for side in counts]
     table = [_marker(name, unit, [row[name, unit] for row in rows]) for name, unit in rows[0]]
     for word in _distinguishing(counts[0], counts[2]):
@@ -47,8 +47,21 @@ def markers(base: Sequence[str], tuned: Sequence[str], author: Sequence[str]) ->
     return table
 
 
-def _add(a: Counts, b: Counts) -> Counts:
-    return Counts(**{name: value + getattr(b, name) for name, value in vars(a).items()})
+def _pooled(texts: Sequence[str]) -> Counts:
+    """Return what is counted in all of them together."""
+    parts = [vars(count(text)) for text in ("", *texts)]
+    total = {name: [part[name] for part in parts] for name in parts[0]}
+    return Counts(**{name: _sum(values) for name, values in total.items()})
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], Counter):
+        # Adding one to the other would copy all that has been counted, each time.
+        whole: Counter[str] = Counter()
+        for value in values:
+            whole.update(value)
+        return whole
+    return sum(values, start=type(values[0])())
 
 
 def _plain(side: Counts) -> dict[tuple[str, str], float | None]:

@@ -101,7 +101,7 @@ def test_the_end_of_an_interval_decides(bounds, says):
 def test_of_many_others_the_best_by_luck_is_not_believed():
     """Eight adapters that are alike: under 5 % of the agents are said to be misplaced."""
     said = []
-    for seed in range(40):
+    for seed in range(20):
         random = np.random.default_rng(seed)
         same = {
             f"a{n}": [Loss(float(10 * random.normal(3, 0.3)), 10) for _ in range(40)]
@@ -109,7 +109,7 @@ def test_of_many_others_the_best_by_luck_is_not_believed():
         }
         made = matrix({"a0": same} | {f"a{n}": same for n in range(1, 8)}, samples=200, seed=seed)
         said.append(made["specialisation"]["a0"]["finding"])
-    assert said.count("misplaced") <= 4
+    assert said.count("misplaced") <= 2
 
 
 def test_rows_that_templates_count_differently_are_compared_by_what_is_lost():

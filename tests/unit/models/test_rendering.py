@@ -123,8 +123,17 @@ def test_it_is_told_as_what_it_is(canary, template):
     assert caught.value.exit_code == 9
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """A child that ends what takes half a second: several bombs burn until they are ended."""
+    monkeypatch.setattr(rendering, "SECONDS", 0.5)
+    rendering._CHILD.end()
+    yield
+    rendering._CHILD.end()
+
+
 @pytest.mark.parametrize("template", BOMBS, ids=[bomb[:40] for bomb in BOMBS])
-def test_bombs_are_ended_and_the_next_template_is_rendered(template):
+def test_bombs_are_ended_and_the_next_template_is_rendered(impatient, template):
     render(CHATML, VALUES)
     child = psutil.Process(rendering._CHILD._process.pid)
     # The system keeps to this one: more than that is not given.
@@ -136,7 +145,7 @@ def test_bombs_are_ended_and_the_next_template_is_rendered(template):
     after = processor_seconds(child)
     if after is None:
         after = processor_seconds(None) - of_the_dead
-    assert after - seconds < 2.5
+    assert after - seconds < 1
     assert render(CHATML, VALUES) == "<|im_start|>user\nHi<|im_end|>\n"
 
 
@@ -163,7 +172,7 @@ def test_a_bomb_is_told_with_its_limit():
         render("{{ messages[0].content * 10**9 }}", VALUES)
 
 
-def test_reading_alone_may_not_take_more_either():
+def test_reading_alone_may_not_take_more_either(impatient):
     """Jinja computes constants as it reads them."""
     with pytest.raises(Refused) as caught:
         render("{{ 9 ** (9 ** 9) }}", None)
@@ -178,7 +187,7 @@ def test_a_users_file_that_is_a_bomb_is_refused(tmp_path):
     assert caught.value.problems[0].where == str(file)
 
 
-def test_what_breaks_it_leaves_others_alone_in_every_thread():
+def test_what_breaks_it_leaves_others_alone_in_every_thread(impatient):
     """While one thread waits for the end of a bomb, others wait for their turn, and get their answer."""
     answers = []
 

@@ -85,8 +85,8 @@ def test_two_novels(count):
 @pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS)
 def test_some_novels(count, window):
-    """Every thirteenth, and one with the small window, which takes longer; `make faults` takes all."""
-    _agrees(NOVELS[:: 13 if window == "large" else 26], count, window)
+    """The first; `make faults` takes all."""
+    _agrees(NOVELS[:1], count, window)
 
 
 @pytest.mark.faults

@@ -195,7 +195,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_memory_grows_by_bytes_a_row():
     unit = 1 if sys.platform == "darwin" else 1024
     peaks = [
