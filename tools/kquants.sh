@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Install the extra `kquants` with only what quantising needs: two minutes of compiling in place of five and more.
+# With WHEELS, a folder, it is only built, as a wheel there.
 set -euo pipefail
 
 "$VENV/bin/python" -c 'import llama_cpp' 2>/dev/null && exit
@@ -8,5 +9,7 @@ options=(
     -DGGML_CPU=OFF -DGGML_OPENMP=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O0
     -DCMAKE_INSTALL_LIBDIR=llama_cpp/lib "-DCMAKE_INSTALL_RPATH=\$ORIGIN"
 )
+command=(install)
+[[ -z ${WHEELS:-} ]] || command=(wheel --no-deps --wheel-dir "$WHEELS")
 SKBUILD_CMAKE_SOURCE_DIR=vendor/llama.cpp CMAKE_ARGS="${options[*]}" \
-    "$VENV/bin/python" -m pip install --quiet "llama-cpp-python>=0.3.36,<0.4"
+    "$VENV/bin/python" -m pip "${command[@]}" --quiet "llama-cpp-python>=0.3.36,<0.4"

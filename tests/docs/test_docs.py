@@ -25,6 +25,8 @@ from tunewright.cli.commands import cli
 from tunewright.config.load import load_config
 from tunewright.config.team import has_agents, load_team
 from tunewright.errors import CODES
+from tunewright.evaluate import _losses
+from tunewright.evaluate.neutral import neutral_texts
 from tunewright.export import _proof
 
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -145,6 +147,9 @@ def test_guides_can_be_followed(page, quick, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MODEL_STORE_ROOT", raising=False)
     monkeypatch.setattr(_proof, "POSITIONS", 16)
+    few = neutral_texts()[:12]
+    monkeypatch.setattr(_losses, "neutral_texts", lambda: few)
+    monkeypatch.setattr(_losses, "MAX_TRAINING_ROWS", 10)
     for kind, body in blocks(page):
         name = re.match(r"# (\S+)\n", body)
         if kind in ("jsonl", "csv", "text") and name:

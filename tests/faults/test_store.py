@@ -178,7 +178,7 @@ class Killed:
 def test_killed_at_any_time(light, root, made, tmp_path):
     """P3, the short form."""
     killed, chance = Killed(light, root, made, tmp_path), random.Random(0)
-    for _ in range(25):
+    for _ in range(12):
         killed.kill(kill_after_s=chance.uniform(0, killed.usual_s))
     killed.requires_clean()
 
@@ -197,9 +197,9 @@ def test_killed_ten_thousand_times(light, root, made, tmp_path, seed):
 
 
 def test_killed_at_some_calls(light, root, made, tmp_path):
-    """P3: just before every eleventh change of a file, from the founding of the store to the last rename."""
+    """P3: just before every twenty-second change of a file, from the founding of the store to the last rename."""
     killed = Killed(light, root, made, tmp_path)
-    for point in range(0, len(killed.calls), 11):
+    for point in range(0, len(killed.calls), 22):
         killed.kill(fault=Fault(point))
     killed.requires_clean()
 

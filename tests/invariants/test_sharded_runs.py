@@ -28,6 +28,7 @@ SETTINGS = (
     "train.train_sampling_strategy=random",
 )
 STOPPED = 130
+pytestmark = pytest.mark.faults
 
 
 def environment(run: int) -> dict[str, str]:

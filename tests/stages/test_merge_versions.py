@@ -190,7 +190,7 @@ def seen(tmp_path_factory, version_4, one_thread):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["tiny", "llama"])
 def test_both_versions_see_the_same_model(seen, kind):
     (four, logits_4), (five, logits_5) = seen[kind]
@@ -200,7 +200,7 @@ def test_both_versions_see_the_same_model(seen, kind):
     assert five["dtype"] == "torch.bfloat16"
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_version_4_does_not_see_the_same_model_in_what_version_5_writes(seen):
     """The test above can fail: as version 5 saves it, version 4 reads no tokenizer, and another rope."""
     (four, _), (five, _) = seen["as saved"]

@@ -285,6 +285,7 @@ def test_bad_input_gives_code_place_and_fix(project, args, code, name, monkeypat
     assert printed.out == "" or args[0] == "check"
 
 
+@pytest.mark.faults
 def test_stopped_while_it_trains_it_goes_on(project, tmp_path):
     """Ctrl-C to the command itself; every other way to stop is in tests/faults."""
     config = yaml.safe_load((project / "c.yaml").read_text()) | {

@@ -80,7 +80,7 @@ def test_the_same_loss_and_gradient_by_kernels_of_liger(monkeypatch, rows, kind,
 
 # torch's compiler warns of itself.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.slow
+@pytest.mark.faults
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++")
 def test_the_same_loss_and_gradient_by_compiled_kernels(rows):
     ways = dataclasses.replace(COMPILED, label_only_head=True, packing=True, fused_lora=True)
