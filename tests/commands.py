@@ -5,8 +5,10 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import yaml
 from no_tracebacks import require_none
 from support import SMALL
@@ -36,6 +38,7 @@ def tunewright(*args: str, cwd: Path, **environment: str) -> Done:
 def here(*args: str, cwd: Path) -> Done:
     """Run a command in this process, which has loaded what it needs: another takes seconds for that."""
     with (
+        few_positions(),
         contextlib.chdir(cwd),
         contextlib.redirect_stdout(io.StringIO()) as out,
         contextlib.redirect_stderr(io.StringIO()) as err,
@@ -43,6 +46,16 @@ def here(*args: str, cwd: Path) -> Done:
         code = main(args)
     require_none(out.getvalue() + err.getvalue())
     return subprocess.CompletedProcess(args, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def few_positions() -> Iterator[None]:
+    """Compare GGUF files at 32 positions: what is tested are not the figures."""
+    from tunewright.export import _proof
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_proof, "POSITIONS", 32)
+        yield
 
 
 def write_config(folder: Path, source: Path, *more: str) -> Path:

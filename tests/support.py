@@ -24,6 +24,7 @@ SMALL = [
     "train.gradient_accumulation_steps=1",
     "train.learning_rate=3e-3",
     "train.eval_steps=4",
+    "train.sample_prompts=1",
     "train.lora.r=4",
     "train.lora.lora_alpha=8",
     "compare.num_prompts=6",

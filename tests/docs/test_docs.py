@@ -40,7 +40,7 @@ QUICK = [option for option in SMALL if not option.startswith(LEFT_OUT)]
 QUICK += ["train.max_train_samples=40", "train.max_eval_samples=8", "train.save_total_limit=2"]
 # Of six answers one that is empty by chance is a degraded model.
 QUICK += ["compare.num_prompts=20", "compare.batch_size=20", "compare.max_new_tokens=16"]
-QUICK += ["export.quantization=[Q8_0]", "train.sample_prompts=1"]
+QUICK += ["export.quantization=[Q8_0]"]
 TAKES_CONFIG = {
     *(
         "run",

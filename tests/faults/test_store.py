@@ -73,7 +73,7 @@ def raced(forks: Forks, root: Path, made: Path, tmp_path: Path, publishers: int,
 
 def test_racing_publishers_lose_nothing(light, root, made, tmp_path):
     """P1."""
-    raced(light, root, made, tmp_path, 8, 10)
+    raced(light, root, made, tmp_path, 8, 5)
 
 
 @pytest.mark.faults
@@ -306,7 +306,8 @@ def test_hundreds_come_out_whole_while_old_versions_are_removed(light, root, tmp
     kept_one(light, root, tmp_path, 6, 15)
 
 
-def test_a_thousand_reads_while_what_they_read_moves(light, root, made, tmp_path):
+@pytest.mark.parametrize("reads", [300, pytest.param(1000, marks=pytest.mark.faults)])
+def test_a_thousand_reads_while_what_they_read_moves(light, root, made, tmp_path, reads):
     """P6."""
     from published import publish_once
 
@@ -317,9 +318,9 @@ def test_a_thousand_reads_while_what_they_read_moves(light, root, made, tmp_path
     moving = tmp_path / "moving"
     moving.touch()
     moves = Case(cases.move_for, (root, ["v1", "v2"], moving))
-    done, moved = racing(light, [Case(cases.read, (root, 1000, moving)), moves])
+    done, moved = racing(light, [Case(cases.read, (root, reads, moving)), moves])
     assert (done.code, moved.code) == (0, 0), done.stderr + moved.stderr
-    assert int(moved.stdout) >= 20
+    assert int(moved.stdout) >= reads / 50
     assert done.stdout.count("v1") == done.stdout.count("v2") == 1
 
 

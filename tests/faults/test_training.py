@@ -76,7 +76,7 @@ def test_the_same_training_twice_is_the_same(root, whole, forks, run):
     require_finished(forks, root, run, whole)
 
 
-@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.faults)])
 def test_killed_at_every_step(root, whole, forks, run, every):
     """K1. One training is killed at a step, goes on, is killed at a later one, and so on."""
     for step in range(1, STEPS + 1, every):
@@ -85,7 +85,7 @@ def test_killed_at_every_step(root, whole, forks, run, every):
     require_finished(forks, root, run, whole)
 
 
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.faults)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.faults)])
 def test_killed_at_every_point_of_a_save(root, whole, forks, run, every):
     """K2, K7. Each process gets a little further in its own first saves; nothing piles up."""
     folder = run / "training" / "checkpoints"

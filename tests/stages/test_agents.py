@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from commands import here
 from peft import PeftModel
 from support import SAMPLES, SMALL, shallow_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -55,14 +56,13 @@ def write(folder, sources=OWN, **more):
 def ran(tmp_path_factory):
     """The folder in which one command has made and published both. Shared: read only."""
     folder = tmp_path_factory.mktemp("team")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["run", write(folder), "--json"]) == 0
+    done = here("run", write(folder), "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
 @pytest.fixture
-def here(ran, tmp_path, monkeypatch):
+def copied(ran, tmp_path, monkeypatch):
     """A copy of it, as the current folder."""
     shutil.copytree(ran, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
@@ -194,18 +194,18 @@ def test_copies_of_one_original_count_once(ran, tmp_path, monkeypatch):
             assert one["ratio"][end] == pytest.approx(before[name]["ratio"][end], rel=1e-4)
 
 
-def test_a_second_run_finds_everything_done(here, capsys):
-    before = sha256(here / "runs" / "duo" / "cross" / "manifest.json")
+def test_a_second_run_finds_everything_done(copied, capsys):
+    before = sha256(copied / "runs" / "duo" / "cross" / "manifest.json")
     assert main(["run", "team.yaml", "--json"]) == 0
     capsys.readouterr()
-    assert sha256(here / "runs" / "duo" / "cross" / "manifest.json") == before
+    assert sha256(copied / "runs" / "duo" / "cross" / "manifest.json") == before
     results = agents.run(team_of("team.yaml"), until="publish")
     assert all(one.skipped for result in results.values() for one in result.made)
 
 
-def test_another_adapter_is_compared_anew(here):
+def test_another_adapter_is_compared_anew(copied):
     team = team_of("runs/duo", ["agents.critic.train.max_steps=2"])
-    before = load_artifact(here / "runs" / "duo" / "cross", "cross")
+    before = load_artifact(copied / "runs" / "duo" / "cross", "cross")
     results = agents.run(agents.only(team, ["critic"]), until="train")
     assert [one.stage for one in results["critic"].made if not one.skipped][-1] == "train"
     after = agents.cross(team)
@@ -216,7 +216,7 @@ def test_another_adapter_is_compared_anew(here):
     )
 
 
-def test_each_agent_has_repositories_of_its_own(here, capsys):
+def test_each_agent_has_repositories_of_its_own(copied, capsys):
     flags = ["--dry-run", "--repo-id", "me/duo", "--json"]
     assert main(["push", "team.yaml", *flags]) == 0
     pushed = json.loads(capsys.readouterr().out)["pushed"]

@@ -159,8 +159,10 @@ def write(file, merged, type_name):
     return way.ours[0]
 
 
-def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset, all_positions):
-    types = ("Q5_1", "Q5_0", "Q4_1", "Q4_0")
+@pytest.mark.parametrize(
+    "types", [("Q5_0", "Q4_0"), pytest.param(("Q5_1", "Q4_1"), marks=pytest.mark.faults)]
+)
+def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset, all_positions, types):
     made = export(config_for(tmp_path, *types), tiny, dataset)
     files = made.facts["files"]
     for name in types:
@@ -168,8 +170,8 @@ def test_built_in_types_pass_the_default_limits(tmp_path, tiny, dataset, all_pos
         assert facts["tensor_types"] == {name: 36, "F32": 21}
         assert facts["fallback_tensors"] == 0
         assert facts["bits_per_weight"] == pytest.approx(BITS[name], rel=0.01)
-    assert files["Q5_0"]["mean_kl"] < files["Q4_0"]["mean_kl"]
-    assert files["Q5_1"]["mean_kl"] < files["Q4_1"]["mean_kl"]
+    more, fewer = types
+    assert files[more]["mean_kl"] < files[fewer]["mean_kl"]
     assert sorted(made.files) == sorted(["Modelfile", *(f"t-{name}.gguf" for name in types)])
 
 
@@ -187,7 +189,7 @@ def proven_k_quants(folder, tiny, dataset, *types):
 
 @needs_kquants
 def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset, all_positions):
-    files = proven_k_quants(tmp_path, tiny, dataset, "Q6_K", "Q4_K_M", "Q2_K")
+    files = proven_k_quants(tmp_path, tiny, dataset, "Q4_K_M", "Q2_K")
     kls = [facts["mean_kl"] for facts in files.values()]
     assert kls == sorted(kls)
 
@@ -195,7 +197,7 @@ def test_k_quants_pass_the_default_limits(tmp_path, tiny, dataset, all_positions
 @needs_kquants
 @pytest.mark.faults
 def test_every_other_k_quant(tmp_path, tiny, dataset, all_positions):
-    others = [name for name in K_QUANTS if name not in ("Q6_K", "Q4_K_M", "Q2_K")]
+    others = [name for name in K_QUANTS if name not in ("Q4_K_M", "Q2_K")]
     proven_k_quants(tmp_path, tiny, dataset, *others)
 
 

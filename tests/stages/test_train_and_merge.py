@@ -68,8 +68,8 @@ def test_divergence_stops_with_the_step(trained, make_config):
     assert "step" in caught.value.problems[0].where
 
 
-def test_interrupted_training_leaves_no_adapter_and_goes_on(trained, make_config):
-    _, dataset, adapter = trained
+def test_interrupted_training_leaves_no_adapter(trained, make_config):
+    _, dataset, _ = trained
 
     class Stop:
         def started(self, *_): ...
@@ -83,8 +83,6 @@ def test_interrupted_training_leaves_no_adapter_and_goes_on(trained, make_config
         train(config, dataset, listener=Stop())
     left = [p.name for p in Path(config.run_dir).iterdir() if p.is_dir()]
     assert left == ["training"]
-    made = train(config, dataset)
-    assert made.files["adapter_model.safetensors"] == adapter.files["adapter_model.safetensors"]
 
 
 def test_plan_says_what_will_happen(trained):

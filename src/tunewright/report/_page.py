@@ -4,11 +4,12 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, FunctionLoader
+from jinja2 import ChainableUndefined, FunctionLoader, Template
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunewright.artifacts import Artifact, Kind, load_artifact, writing
@@ -46,6 +47,11 @@ def write_report(
 
 def render(config: Config, artifacts: Mapping[Kind, Artifact]) -> str:
     """Return the page's HTML."""
+    return _template().render(_context(config, artifacts))
+
+
+@cache
+def _template() -> Template:
     environment = ImmutableSandboxedEnvironment(
         autoescape=True,
         undefined=ChainableUndefined,
@@ -62,7 +68,7 @@ def render(config: Config, artifacts: Mapping[Kind, Artifact]) -> str:
         numbers.above,
     ):
         environment.filters[show.__name__] = show
-    return environment.get_template("report.html.jinja").render(_context(config, artifacts))
+    return environment.get_template("report.html.jinja")
 
 
 def _context(config: Config, artifacts: Mapping[Kind, Artifact]) -> dict[str, Any]:
